@@ -1,0 +1,172 @@
+"""Run the test suites on every Slurm generation, each in the image of its Debian release, and print a table.
+
+make test-matrix                                       all releases, all suites
+docker/matrix.py trixie                                one release
+docker/matrix.py forky --suite integration -- -k caps  with arguments for pytest
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import images
+
+SUITES = {
+    "plugin": "make -s -C plugin_c && make -s -C plugin_c check",
+    "unit": "python -m pytest -q tests/unit tests/conformance tests/property",
+    "integration": "python -m pytest -q tests/integration",
+}
+LOGS = images.ROOT / "build/matrix"
+# What the sandbox and its tests do as root on any machine: real-time priority, namespaces, looking at processes.
+ALLOWED = (
+    *("--cap-add=SYS_NICE", "--cap-add=SYS_PTRACE", "--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN"),
+    *("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"),
+)
+
+
+@dataclass
+class Result:
+    """How one suite went on one release."""
+
+    passed: bool
+    said: str
+    seconds: float
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "releases", nargs="*", metavar="RELEASE", help=f"of {', '.join(images.RELEASES)}; all if none"
+    )
+    parser.add_argument("--suite", action="append", choices=SUITES, help="only this one; may be given again")
+    args, pytest_args = parser.parse_known_args(_before_dashes(sys.argv[1:]))
+    if pytest_args or set(args.releases) - images.RELEASES.keys():
+        parser.error(f"unknown: {' '.join([*pytest_args, *sorted(set(args.releases) - images.RELEASES.keys())])}")
+    suites = args.suite or list(SUITES)
+    table: dict[str, dict[str, Result]] = {}
+    for release in args.releases or images.RELEASES:
+        image = images.build(release)
+        with Container(image) as container:
+            row = f"{container.slurm()} ({release})"
+            table[row] = {}
+            for suite in suites:
+                print(f"matrix: {row}: {suite}", file=sys.stderr, flush=True)
+                table[row][suite] = container.suite(release, suite, _after_dashes(sys.argv[1:]))
+                print(f"matrix: {row}: {suite}: {table[row][suite].said}", file=sys.stderr, flush=True)
+    show(table, suites)
+    return 0 if all(one.passed for row in table.values() for one in row.values()) else 1
+
+
+class Container:
+    """A container of an image with our source in it; it is gone afterwards."""
+
+    def __init__(self, image: str) -> None:
+        self._image = image
+        self._id = ""
+
+    def __enter__(self) -> Container:
+        argv = [*images.docker(), "run", "-d", "--init", "--hostname=matrix", "--shm-size=1g", *ALLOWED]
+        made = subprocess.run([*argv, self._image, "sleep", "infinity"], capture_output=True, text=True)
+        if made.returncode:
+            sys.exit(f"matrix: {made.stderr.strip()}")
+        self._id = made.stdout.strip()
+        try:
+            self._copy_source()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run([*images.docker(), "rm", "-f", "-v", self._id], capture_output=True)
+
+    def _copy_source(self) -> None:
+        subprocess.run([*images.docker(), "cp", "-", f"{self._id}:/src"], input=source(), check=True)
+        self.run("touch .venv/.installed")  # the image was made for this pyproject.toml
+
+    def run(self, command: str, log: Path | None = None) -> tuple[int, str]:
+        """Run a command in the source folder; its exit status and what it said, also written to ``log``."""
+        argv = [*images.docker(), "exec", "-w", "/src", self._id]
+        argv += ["sh", "-c", f"PATH=/src/.venv/bin:$PATH; export CI=true; {command}"]
+        with subprocess.Popen(
+            argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as done:
+            assert done.stdout is not None
+            lines = []
+            with log.open("w") if log else Path("/dev/null").open("w") as file:
+                for line in done.stdout:
+                    lines.append(line)
+                    file.write(line)
+                    file.flush()
+        return done.returncode, "".join(lines)
+
+    def slurm(self) -> str:
+        """The version of Slurm in it."""
+        code, said = self.run("slurmctld -V")
+        if code:
+            sys.exit(f"matrix: slurmctld -V: {said.strip()}")
+        return said.split()[-1]
+
+    def suite(self, release: str, suite: str, more: list[str]) -> Result:
+        """Run one suite."""
+        LOGS.mkdir(parents=True, exist_ok=True)
+        log = LOGS / f"{release}-{suite}.log"
+        command = SUITES[suite]
+        if suite == "integration" and more:
+            paths = "" if any(arg.startswith("tests/") for arg in more) else " tests/integration"
+            command = f"python -m pytest -q{paths} " + " ".join(f"'{arg}'" for arg in more)
+        begun = time.monotonic()
+        code, said = self.run(command, log)
+        seconds = time.monotonic() - begun
+        counted = re.findall(r"^=*\s*((?:\d+ \w+(?:, )?)+) in [\d.]+s", said, re.MULTILINE)
+        words = counted[-1] if counted else ("ok" if code == 0 else f"failed (exit {code})")
+        return Result(code == 0, words, seconds)
+
+
+def source() -> bytes:
+    """What git tracks or would track, as it stands in the working tree, as a tar file."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "-c", "-o", "--exclude-standard"],
+        cwd=images.ROOT,
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+    there = b"\0".join(name for name in listed.split(b"\0") if name and (images.ROOT / name.decode()).exists())
+    return subprocess.run(
+        ["tar", "--null", "--no-recursion", "--owner=0", "--group=0", "-T", "-", "-c"],
+        cwd=images.ROOT,
+        input=there,
+        stdout=subprocess.PIPE,
+        check=True,
+    ).stdout
+
+
+def show(table: dict[str, dict[str, Result]], suites: list[str]) -> None:
+    """Version x suite."""
+    rows = [["Slurm", *suites]]
+    for version, results in table.items():
+        cells = [results[suite] for suite in suites]
+        rows.append([version, *(f"{'✓' if one.passed else '✗'} {one.said}, {one.seconds:.0f} s" for one in cells)])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for index, row in enumerate(rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        if index == 0:
+            print("  ".join("-" * width for width in widths))
+
+
+def _before_dashes(args: list[str]) -> list[str]:
+    return args[: args.index("--")] if "--" in args else args
+
+
+def _after_dashes(args: list[str]) -> list[str]:
+    return args[args.index("--") + 1 :] if "--" in args else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

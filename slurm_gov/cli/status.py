@@ -1,0 +1,171 @@
+"""slurm-gov status: pools and teams at a glance."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from slurm_gov.cli.common import as_json, print_json
+from slurm_gov.cli.look import look as take_a_look
+from slurm_gov.cli.look import policy_file
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from slurm_gov.core.rows import Look, OtherRow, PoolRow, TeamRow
+
+
+@click.command()
+@policy_file
+@as_json
+def status(policy_path: str, as_json: bool) -> None:
+    """Show every pool and team: quota, used, borrowed, lent, cap, running and waiting.
+
+    \b
+    quota     what the team is guaranteed
+    used      what its running jobs hold
+    borrowed  the part of it above the quota
+    lent      how much of its unused quota others hold now
+    cap       what Slurm lets it hold now (its account's GrpTRES);
+              "16 > 24" if the next cycle changes it
+    waiting   jobs that wait, and the GPUs they ask for; not those that are
+              held, depend on other jobs, or are not ready otherwise
+
+    Below them: jobs being preempted, with what is left of their grace period, and warnings. It is computed
+    here from Slurm's state; slurm-govd need not run.
+
+    \b
+    Examples:
+      slurm-gov status
+      slurm-gov status --json | jq '.teams[] | select(.borrowed > 0) | .team'
+
+    \b
+    Exit codes:
+      0  shown
+      1  Slurm does not answer, or the policy is wrong
+      2  wrong usage
+    """
+    from slurm_gov.core import rows
+
+    look = take_a_look(policy_path)
+    if as_json:
+        print_json(
+            {
+                "time": look.snapshot.now,
+                "pools": [asdict(row) for row in rows.pools(look)],
+                "teams": [asdict(row) for row in rows.teams(look)],
+                "without_team": [asdict(row) for row in rows.without_team(look)],
+                "preemptions": [asdict(row) for row in rows.preemptions(look)],
+                "short": [asdict(row) for row in rows.shortages(look)],
+                "warnings": rows.warnings(look),
+            }
+        )
+    else:
+        _show(look)
+
+
+def _show(look: Look) -> None:
+    from slurm_gov.cli import words
+    from slurm_gov.cli.common import plain
+    from slurm_gov.core import rows
+
+    out = words.output()
+    others = {row.pool: row for row in rows.without_team(look)}
+    teams = rows.teams(look)
+    for pool in rows.pools(look):
+        _pool(out, pool)
+        _teams(out, [row for row in teams if row.pool == pool.pool], others[pool.pool])
+        out.print()
+    preemptions = rows.preemptions(look)
+    if preemptions:
+        out.print(plain("being preempted", "bold"))
+        words.preemption_table(out, preemptions, look.snapshot.now)
+        out.print()
+    for short in rows.shortages(look):
+        sick = f"; not healthy: {', '.join(short.sick_nodes)}" if short.sick_nodes else ""
+        text = f"{short.team} is short of {short.short} of its {short.quota} {short.pool}{sick}"
+        out.print(plain(text, "red"))
+    words.warn(out, rows.warnings(look))
+
+
+def _pool(out: Console, row: PoolRow) -> None:
+    from slurm_gov.cli import words
+    from slurm_gov.cli.common import plain
+
+    sick = row.total - row.healthy
+    name = plain(row.pool, "bold")
+    name.append(
+        f"   {words.count(row.nodes, 'node')}, {row.total} GPUs: {row.healthy} healthy, {row.used} used, "
+        f"{row.free} free; quotas {row.quota}",
+        style="not bold",
+    )
+    out.print(name)
+    within = max(0, row.used - row.borrowed - row.without_team)
+    parts = [
+        (within, "█", "green", "within quota"),
+        (row.borrowed, "▓", "yellow", "borrowed"),
+        (row.without_team, "▒", "magenta", "no team"),
+        (row.free, "·", "dim", "free"),
+        (max(0, sick), "×", "red", "not healthy"),
+    ]
+    if row.total <= 0:
+        return
+    out.print(words.bar([part[:3] for part in parts], min(out.width, 80) - 1))
+    legend = plain("")
+    for amount, character, style, meaning in parts:
+        if amount > 0:
+            legend.append(character, style=style)
+            legend.append(f" {meaning} {amount}   ")
+    out.print(legend)
+
+
+def _teams(out: Console, teams: list[TeamRow], others: OtherRow) -> None:
+    from slurm_gov.cli import words
+    from slurm_gov.cli.common import add, plain, table
+
+    wide = out.width >= words.WIDE_ENOUGH
+    columns = ["team", "quota", "used", "borrowed", "lent", "cap", "running", "waiting", *(["use"] if wide else [])]
+    made = table(*columns, right=("quota", "used", "borrowed", "lent", "cap", "running"))
+    largest = max((max(row.quota, row.used) for row in teams), default=0)
+    for row in teams:
+        if not (row.quota or row.used or row.waiting_jobs):
+            continue
+        cells: list[object] = [
+            row.team,
+            row.quota,
+            row.used,
+            plain(row.borrowed or "", "yellow"),
+            plain(row.lent or "", "cyan"),
+            plain(_cap(row), "yellow" if row.cap != row.planned_cap else ""),
+            words.count(row.running_jobs, "job") if row.running_jobs else "",
+            _waiting(row.waiting_jobs, row.waiting_gpus),
+        ]
+        if wide:
+            within = min(row.used, row.quota)
+            parts = [
+                (within, "█", "green"),
+                (row.borrowed, "▓", "yellow"),
+                (max(0, row.quota - row.used), "·", "dim"),
+            ]
+            cells.append(words.bar(parts, max(1, round(20 * max(row.quota, row.used) / max(1, largest)))))
+        add(made, *cells)
+    if others.used or others.waiting_jobs:
+        running = words.count(others.running_jobs, "job") if others.running_jobs else ""
+        cells = [words.NO_TEAM, "", others.used, "", "", "", running]
+        cells.append(_waiting(others.waiting_jobs, others.waiting_gpus))
+        add(made, *cells, *([""] if wide else []), style="dim")
+    if made.row_count:
+        out.print(words.narrow(made))
+
+
+def _cap(row: TeamRow) -> str:
+    now = "none" if row.cap is None else str(row.cap)
+    return now if row.cap == row.planned_cap else f"{now} > {row.planned_cap}"
+
+
+def _waiting(jobs: int, gpus: int) -> str:
+    from slurm_gov.cli import words
+
+    return f"{words.count(jobs, 'job')}, {words.count(gpus, 'GPU')}" if jobs else ""

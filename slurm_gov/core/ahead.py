@@ -1,0 +1,139 @@
+"""Who goes before whom within a team. Caps cannot order a team's jobs: Slurm starts whatever fits under the cap, so
+small jobs can keep a large one waiting for ever, or slip in where others left for it one after another.
+
+Where that would happen the later ones are told to wait, for a while at a time: see ``Plan.behind``.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from math import inf
+from operator import attrgetter
+from typing import NamedTuple
+
+from slurm_gov.core.policy import Policy, Resource
+from slurm_gov.core.queue import Batch, Queue, Wish
+from slurm_gov.core.shares import Amounts, Shares
+from slurm_gov.core.victims import Victim
+
+MOST_BEHIND = 100
+"""So many jobs of a team at most are made to wait behind one. Each of them costs Slurm an update now and then, and
+Slurm would start the next in line if some of them stayed.
+"""
+MOST_IN_ALL = 500
+"""So many in all teams together."""
+
+
+class Ahead(NamedTuple):
+    """A waiting job that later jobs of its team must not get in the way of: its place, id, what it counts for, since
+    when it waits, and before when it surely cannot start.
+    """
+
+    place: tuple[int, int]
+    job: int
+    amounts: Amounts
+    submit: float
+    start: float = 0.0
+
+
+def heads_of_line(
+    policy: Policy, now: float, queue: Queue, shares: Shares, running: Sequence[Victim]
+) -> dict[str, Ahead]:
+    """In each team, the first job that has waited longer than ``protect_after`` for the team's own quota, which other
+    jobs of the team hold, and that is larger than any of them: no later one is to take what they leave before it.
+    """
+    heads: dict[str, Ahead] = {}
+    if policy.protect_after is None:
+        return heads
+    since = now - policy.protect_after
+    jobs_of: dict[str, list[Victim]] = {}
+    largest: dict[tuple[str, Resource], int] = {}
+    for one in running:
+        jobs_of.setdefault(one.team, []).append(one)
+        for resource, amount in one.use.items():
+            if amount > largest.get((one.team, resource), 0):
+                largest[one.team, resource] = amount
+    for team, batches in queue.of_team.items():
+        first: tuple[Wish, Batch] | None = None
+        for batch in batches.values():
+            if first is not None and first[0].place < batch.place:
+                continue
+            if _is_large(shares, team, batch.amounts, largest):
+                wish = next((one for one in batch.wishes if one.job.submit <= since), None)
+                if wish is not None and (first is None or wish.place < first[0].place):
+                    first = wish, batch
+        if first is not None:
+            wish, batch = first
+            start = _earliest(shares, team, batch.amounts, jobs_of.get(team, ()))
+            heads[team] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, start)
+    return heads
+
+
+def _is_large(shares: Shares, team: str, amounts: Amounts, largest: Mapping[tuple[str, Resource], int]) -> bool:
+    """Whether these amounts fit a team's quota, not beside what it holds, and are more than any of its jobs holds.
+    When one as large ends Slurm starts the first in line; of what smaller ones leave it would start others.
+    """
+    large = False
+    for resource, amount in amounts.items():
+        quota = shares.quota(team, resource).nominal
+        if amount > quota:
+            return False
+        if amount > largest.get((team, resource), 0) and shares.usage(team, resource) + amount > quota:
+            large = True
+    return large
+
+
+def _earliest(shares: Shares, team: str, amounts: Amounts, running: Iterable[Victim]) -> float:
+    """When the team's jobs, at their time limits, will have left room in its quota for these amounts; 0 if nobody can
+    say, since one of them has no limit.
+    """
+    ends = [(one.job.start + one.job.time_limit if one.job.time_limit else inf, one.job.id, one) for one in running]
+    left = {r: shares.usage(team, r) + n - shares.quota(team, r).nominal for r, n in amounts.items()}
+    for end, _, one in sorted(ends, key=lambda each: each[:2]):
+        left = {resource: amount - one.use.get(resource, 0) for resource, amount in left.items()}
+        if all(amount <= 0 for amount in left.values()):
+            return end if end < inf else 0.0
+    return 0.0
+
+
+def behind(
+    now: float,
+    batches: Collection[Batch],
+    promised: Iterable[Ahead],
+    head: Ahead | None,
+    free: Mapping[Resource, int],
+    leaves: Mapping[Resource, int],
+) -> dict[int, int]:
+    """Which of a team's waiting jobs would take the room under its cap that another one needs: id to that one's id.
+
+    ``promised`` are those that are to start when others have left, ``head`` is the one that has waited for long;
+    ``free`` is what the cap leaves now, ``leaves`` what those that must leave hold of it. Only where the cap stands
+    in the one's way: what waits for nodes alone Slurm keeps before later jobs by itself. Who is gone by then may go.
+    Nobody where they are too many: then Slurm starts whom it will.
+    """
+    waits = [*promised, *([head] if head is not None else [])]
+    blocked = [one for one in waits if any(n > free.get(r, n) for r, n in one.amounts.items())]
+    if not blocked:
+        return {}
+    first = min(blocked, key=lambda one: one.place)
+    # Behind one that has waited for long stand all, whatever ends next; else those that fit what is left soon.
+    soon = {} if first is head else {resource: n + leaves.get(resource, 0) for resource, n in free.items()}
+    later: list[Wish] = []
+    for batch in batches:
+        if batch.failed and all(n <= soon.get(r, n) for r, n in batch.amounts.items()):
+            begin = bisect_right(batch.wishes, first.place, batch.index, key=_place)
+            if len(later) + len(batch.wishes) - begin > MOST_BEHIND:
+                return {}
+            later += batch.wishes[begin:]
+    later = [wish for wish in later if _runs_into(wish, now, first.start)]
+    return {wish.job.id: first.job for wish in sorted(later, key=_place)}
+
+
+_place = attrgetter("place")
+
+
+def _runs_into(wish: Wish, now: float, time: float) -> bool:
+    """Whether a job that started now might still run at a time."""
+    limit = wish.job.time_limit
+    return limit is None or now + limit > time

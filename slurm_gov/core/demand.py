@@ -1,0 +1,204 @@
+"""What waiting jobs ask for: of which pool, counted for which team, on which nodes.
+
+Thousands of jobs wait, and most are the same as others to policy and nodes: they are one ``Kind``. What a kind
+is follows from policy, accounts and what nodes there are alone; neither from what runs nor from what is healthy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from slurm_gov.core import beside
+from slurm_gov.core.capacity import ceiling
+from slurm_gov.core.decision import Reason
+from slurm_gov.core.policy import Policy, Pool, frozen
+from slurm_gov.core.room import Room, easier
+from slurm_gov.core.shares import Amounts, limits
+from slurm_gov.core.snapshot import Held, Node, Request, Snapshot, WaitingJob
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """What a job asks of the nodes: equal ones are one object. The request is in the pool's typed TRES.
+
+    ``gpus``, ``cpus`` and ``memory`` (MiB) are what it would be given: an exclusive job gets all of its nodes,
+    whatever it asked for.
+    """
+
+    request: Request
+    pool: Pool
+    partitions: tuple[str, ...]
+    gpus: int
+    fits_empty: bool = True
+    cpus: int = 0
+    memory: int = 0
+
+    def place(self, room: Room) -> tuple[Held, ...] | None:
+        """Nodes for it, in the first of its partitions that has them."""
+        for partition in self.partitions:
+            held = room.place(self.request, partition, self.pool.tres)
+            if held is not None:
+                return held
+        return None
+
+    def is_easier(self, other: Form) -> bool:
+        """Whether it surely finds its nodes wherever the other does; false if that is not known."""
+        if self is other:
+            return True
+        same = self.pool is other.pool and self.partitions == other.partitions
+        return same and easier(self.request, other.request)
+
+    @property
+    def nodes(self) -> object:
+        """Equal for those that may use the same nodes, however full these are."""
+        request = self.request
+        if request.required_nodes:
+            return self
+        return self.pool.name, self.partitions, request.features, request.excluded_nodes
+
+    def text(self) -> str:
+        """In words: "2 nodes with 8 h100 each"."""
+        request, pool = self.request, self.pool.name
+        if request.gpus_per_node:
+            nodes = "1 node" if request.min_nodes == 1 else f"{request.min_nodes} nodes"
+            return f"{nodes} with {request.gpus_per_node} {pool}{' each' if request.min_nodes > 1 else ''}"
+        on = f" on {request.min_nodes} or more nodes" if request.min_nodes > 1 else ""
+        return f"{self.gpus} {pool}{on}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Want:
+    """What a job would count for: amounts per resource, for a team. Equal ones are one object."""
+
+    team: str
+    amounts: Amounts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kind:
+    """Waiting jobs that are the same to policy and nodes. If they are demand, they have a ``want`` and a ``form``;
+    else ``no_demand`` says why they are none. ``priority`` is the weight of their class.
+    """
+
+    team: str | None
+    pool: str | None
+    priority: int
+    want: Want | None = None
+    form: Form | None = None
+    no_demand: tuple[Reason, str] | None = None
+
+
+class Kinds:
+    """The kinds of a cluster's waiting jobs, found as jobs are asked for."""
+
+    def __init__(self, policy: Policy, nodes: Iterable[Node], parents: Mapping[str, str]) -> None:
+        self.policy = policy
+        self._bare = Snapshot(0.0, tuple(nodes), (), (), parents)
+        # What everyone could hold, and where a job would fit, if all were healthy and idle.
+        self._ceiling = ceiling(policy, self._bare)
+        self._empty = Room(self._bare.nodes, all_usable=True)
+        self._kinds: dict[object, Kind] = {}
+        self._forms: dict[object, Form] = {}
+        self._wants: dict[object, Want] = {}
+        self._team_of: dict[str, str | None] = {}
+
+    @property
+    def count(self) -> int:
+        """How many have been found."""
+        return len(self._kinds)
+
+    def team(self, account: str) -> str | None:
+        """The team an account belongs to."""
+        if account not in self._team_of:
+            self._team_of[account] = self._bare.team_of(self.policy, account)
+        return self._team_of[account]
+
+    def of(self, job: WaitingJob) -> Kind:
+        """What a waiting job is to policy and nodes."""
+        key = (job.account, job.partitions, job.qos, job.request.shape)
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = self._kinds[key] = self._find(job, key[3])
+        return kind
+
+    def _find(self, job: WaitingJob, shape: object) -> Kind:
+        team = self.team(job.account)
+        form, problem = self._form(job, shape)
+        pool = form.pool.name if form else None
+        priority = self.policy.priority_of(job.qos)
+        if team is None:
+            why = f"account {job.account} belongs to no team: Slurm alone decides when this job runs"
+            return Kind(team, pool, priority, no_demand=(Reason.NO_TEAM, why))
+        if form is None:
+            return Kind(team, pool, priority, no_demand=(Reason.NO_POOL, problem))
+        want = self._want(team, form)
+        if (never := self._never(want, form)) is not None:
+            return Kind(team, pool, priority, no_demand=(Reason.CAN_NEVER_RUN, never))
+        return Kind(team, pool, priority, want, form)
+
+    def _form(self, job: WaitingJob, shape: object) -> tuple[Form | None, str]:
+        """The pool and partitions that a job's GPUs are to come from, or why there are none."""
+        if not job.request.gpus and not job.request.exclusive:
+            return None, "it asks for no GPUs: Slurm alone decides when it runs"
+        for partition in job.partitions:
+            here = [pool for pool in self.policy.pools.values() if partition in pool.partitions]
+            typed = [pool for pool in here if job.request.gpus.get(pool.tres)]
+            # An exclusive job gets its nodes' GPUs even if it asked for none.
+            untyped = [pool for pool in here if job.request.gpus.get(pool.untyped_tres) or not job.request.gpus]
+            if typed or len(untyped) == 1:
+                pool = (typed or untyped)[0]
+                amount = job.request.gpus.get(pool.tres if typed else pool.untyped_tres, job.request.min_nodes)
+                partitions = tuple(one for one in job.partitions if one in pool.partitions)
+                key = (shape, pool.name, partitions)
+                if key not in self._forms:
+                    self._forms[key] = self._measured(Form(_typed(job.request, pool), pool, partitions, amount))
+                return self._forms[key], ""
+        asked = ", ".join(sorted(job.request.gpus)) or "exclusive nodes"
+        return None, f"no pool of the policy has {asked} in partition {','.join(job.partitions)}"
+
+    def _measured(self, form: Form) -> Form:
+        """Whether it finds its nodes where everything is healthy and idle, and what it gets there if exclusive."""
+        held = form.place(self._empty)
+        if held is None:
+            return replace(form, fits_empty=False)
+        cpus, memory = beside.totals(held)
+        if form.request.exclusive:
+            gpus = sum(one.gpus.get(form.pool.tres, 0) for one in held)
+            return replace(form, gpus=gpus, cpus=cpus, memory=memory)
+        return replace(form, cpus=form.request.cpus, memory=memory)
+
+    def _want(self, team: str, form: Form) -> Want:
+        amounts = {form.pool.name: form.gpus}
+        amounts |= beside.amounts(self.policy, team, form.pool.name, form.cpus, form.memory)
+        key = (team, *amounts.items())
+        if key not in self._wants:
+            self._wants[key] = Want(team, frozen(amounts))
+        return self._wants[key]
+
+    def _never(self, want: Want, form: Form) -> str | None:
+        """Why a job could not run even if everything were healthy and idle."""
+        team = want.team
+        for resource, amount in want.amounts.items():
+            # Whatever its cohort can spare: its quota is always its own.
+            most = max(self._ceiling.available(team, resource), self._ceiling.quota(team, resource).nominal)
+            if amount > most:
+                return (
+                    f"asks for {amount} {resource}, and team {team} can never hold more than {most} "
+                    f"({limits(self._ceiling, team, resource)})"
+                )
+        if not form.fits_empty:
+            return (
+                f"asks for {form.text()}, which partition {','.join(form.partitions)} "
+                f"could not give even if it were empty"
+            )
+        return None
+
+
+def _typed(request: Request, pool: Pool) -> Request:
+    """The request with its GPUs counted in the pool's typed TRES."""
+    if pool.tres in request.gpus:
+        return request
+    if not request.gpus:  # exclusive nodes: one GPU of each, and so all of them
+        return replace(request, gpus=frozen({pool.tres: request.min_nodes}), gpus_per_node=1)
+    return replace(request, gpus=frozen({pool.tres: request.gpus[pool.untyped_tres]}))

@@ -1,0 +1,684 @@
+"""One cycle's decisions: policy and snapshot in, a plan with reasons out. Pure: no clock, no I/O, no Slurm.
+
+1. what is healthy, who uses what, what is free on which node
+2. owners: waiting jobs within their team's quota start where they fit, or take back what was lent
+3. borrowers: what is idle after that is divided among the teams whose jobs wait beyond their quota
+4. caps: quota, or what a team is to hold if that is more
+
+Jobs that are the same to policy and nodes are one ``Kind``: what was found impossible for one of them is
+impossible for all, until something is given back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from heapq import heapify, heappop, heappush, heapreplace
+from typing import NamedTuple
+
+from slurm_gov.core import ahead
+from slurm_gov.core.ahead import Ahead
+from slurm_gov.core.capacity import lately
+from slurm_gov.core.decision import Plan, Preempt, Reason
+from slurm_gov.core.demand import Form, Want
+from slurm_gov.core.fairness import fair_search
+from slurm_gov.core.memory import Holdings, Memory
+from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, frozen
+from slurm_gov.core.queue import Batch
+from slurm_gov.core.room import eligible
+from slurm_gov.core.sentences import holds, who_stays, why_it
+from slurm_gov.core.shares import Amounts, Holder
+from slurm_gov.core.snapshot import Held, RunState, Snapshot
+from slurm_gov.core.standings import caps, pool_standings, team_standings, warnings
+from slurm_gov.core.victims import (
+    Candidate,
+    Candidates,
+    Claim,
+    Line,
+    Preemptor,
+    Victim,
+    Working,
+    search,
+    worth_a_search,
+)
+
+
+def plan(policy: Policy, snapshot: Snapshot) -> Plan:
+    """Decide one cycle. Equal inputs give the equal plan, whatever the order of jobs and nodes in them."""
+    return Planner().plan(policy, snapshot)
+
+
+class Planner:
+    """Decides cycle after cycle. It gives the same plans as ``plan``, faster where records come back unchanged: the
+    very same objects. One cycle at a time.
+    """
+
+    def __init__(self) -> None:
+        self._memory: Memory | None = None
+
+    def plan(self, policy: Policy, snapshot: Snapshot) -> Plan:
+        """Decide one cycle."""
+        if self._memory is None or not self._memory.holds_for(policy, snapshot):
+            self._memory = Memory(policy, snapshot)
+        memory, self._memory = self._memory, None  # if anything is raised, it is not to be trusted
+        held = memory.holdings(snapshot)
+        decided = _Cycle(policy, snapshot, memory, held).decide()
+        held.undo()
+        self._memory = memory
+        return decided
+
+
+_Heads = list[tuple[tuple[int, int], Batch]]
+"""A heap of batches by the place of the first of each."""
+_NOT_LOOKED: tuple[int, tuple[Held, ...]] = (-1, ())
+
+
+class _Stand:
+    """How a team stands with some amounts more, worked out as it is asked for, until something changes."""
+
+    __slots__ = ("changes", "holder", "shares", "text", "version", "within")
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.version = self.changes = -1
+        self.within = False
+        self.shares: tuple[tuple[bool, float], ...] | None = None
+        self.text = ""
+
+
+class _Chosen(NamedTuple):
+    """Who leaves for a job, and the first of those who might have, in order: one more than leave, if there are."""
+
+    victims: tuple[Candidate, ...]
+    in_order: list[Candidate]
+
+
+class _Cycle:
+    """The working state of one cycle; thrown away with it.
+
+    ``now`` is the room that is free at this moment; ``later`` is what will be free when the jobs that are ending
+    and those that this plan preempts have left. What is promised is taken from both. ``shares_now`` and ``shares``
+    are likewise who holds what: beyond a quota, nobody starts on the credit of those who have yet to leave.
+    """
+
+    def __init__(self, policy: Policy, snapshot: Snapshot, memory: Memory, held: Holdings) -> None:
+        self.policy = policy
+        self.snapshot = snapshot
+        self.kinds = memory.kinds
+        self.nodes, self.ground = held.nodes, held.ground
+        self.shares, self.shares_now, self.now, self.later = held.shares, held.shares_now, held.now, held.later
+        self.shares.lately = lately(policy, snapshot)
+        self.working = Working(self.shares, self.later)
+        self.queue = memory.queue(snapshot)
+        self.changes = 0
+        self.available: dict[tuple[str, Resource], int] = {}  # until something changes
+        self.held: dict[tuple[str, Resource], str] = {}  # in words, likewise
+        self.stands: dict[Want, _Stand] = {}
+        self.freed = 0
+        self.losers: set[str] = set()
+        self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
+        self.leaving: dict[str, list[str]] = {}
+        self.promised: dict[str, list[Ahead]] = {}  # who is to start when others have left, by team
+        self.protected: dict[str, Ahead] = {}
+        self.passed_over: dict[str, dict[Form, Want]] = {}
+        self.nobody_for: dict[tuple[str, int], tuple[int, Amounts]] = {}
+        # What found no nodes although all that its candidates may leave would leave; until something changes.
+        self.hopeless: dict[object, list[Form]] = {}
+        self.places_now: dict[Form, tuple[int, tuple[Held, ...] | None]] = {}
+        self.full_later: dict[Form, int] = {}
+        self.may_use: dict[Form, dict[str, bool]] = {}
+        self.preempt: list[Preempt] = []
+        self.running: list[Victim] = []
+        for one in held.in_order():
+            job = one.job if isinstance(one, Victim) else one
+            if job.state is RunState.COMPLETING:
+                self._will_leave(job.held, job.display_id)
+            if isinstance(one, Victim):
+                self.running.append(one)
+        self.running_jobs = _count((victim.team, pool) for victim in self.running for pool in victim.use)
+        self.line = Line(policy, self.shares, self.running, snapshot.now)
+        self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, self.shares, self.running)
+
+    def decide(self) -> Plan:
+        gpus, waiting = _sums(self.queue.tasks)
+        standings = team_standings(self.policy, self.shares, gpus, waiting, self.running_jobs)
+        self._serve_owners()
+        self._serve_borrowers()
+        will_have = caps(self.policy, self.snapshot, self.ground, self._will_hold)
+        preempted = {one.job for one in self.preempt}
+        return Plan(
+            caps=will_have,
+            preempt=tuple(self.preempt),
+            spare=tuple(
+                sorted(
+                    job.id
+                    for job in self.snapshot.running
+                    if job.being_preempted and job.state is not RunState.COMPLETING and job.id not in preempted
+                )
+            ),
+            decisions=self.queue.decisions(),
+            standings=tuple(
+                replace(one, cap=will_have[one.team][self.policy.pools[one.pool].tres]) for one in standings
+            ),
+            pools=pool_standings(self.policy, self.snapshot, self.ground),
+            warnings=tuple(warnings(self.policy, self.snapshot, self.ground)),
+            behind=frozen(self._behind(will_have)),
+        )
+
+    def _stand(self, want: Want) -> _Stand:
+        """How its team stands with such a job."""
+        stand = self.stands.get(want)
+        if stand is None:
+            stand = self.stands[want] = _Stand(self.shares.holder(want.team))
+        if stand.version != stand.holder.version:
+            stand.version = stand.holder.version
+            stand.within = self.shares.within_quota(want.team, want.amounts)
+            stand.text = ""
+        if stand.changes != self.changes:
+            stand.changes = self.changes
+            stand.shares = None
+        return stand
+
+    def _allowed(self, batch: Batch) -> bool:
+        """Whether quotas, lending and borrowing limits allow it."""
+        for resource, amount in batch.amounts.items():
+            if amount > 0 and amount > self._available(batch.team, resource):
+                return False
+        return True
+
+    def _available(self, team: str, resource: Resource) -> int:
+        """What a team may still take of a resource."""
+        key = team, resource
+        found = self.available.get(key)
+        if found is None:
+            found = self.available[key] = self.shares.available(team, resource)
+        return found
+
+    def _allowed_now(self, batch: Batch) -> bool:
+        """Whether the same is so as long as those that must leave have not left."""
+        return not self.preempt or self.shares_now.fits(batch.team, batch.amounts)
+
+    def _will_hold(self, team: str, resource: Resource) -> int:
+        """What a team is to hold until the next cycle: without those that must leave, and without what is promised
+        for their places. What one of them leaves early must not go to another job of the team.
+        """
+        return self.shares_now.usage(team, resource) - self.leaves.get((team, resource), 0)
+
+    # -- where it fits -------------------------------------------------------------------------------------
+
+    def _place_now(self, form: Form) -> tuple[Held, ...] | None:
+        """Nodes that are free now. What is free now only becomes less in a cycle: no need to look again."""
+        changes, held = self.places_now.get(form, _NOT_LOOKED)
+        if changes != self.changes and held is not None:
+            held = form.place(self.now)
+            self.places_now[form] = self.changes, held
+        return held
+
+    def _place_later(self, form: Form) -> tuple[Held, ...] | None:
+        """Nodes that are or will be free. What was not found is not there until something is given back."""
+        if self.full_later.get(form) == self.freed:
+            return None
+        held = form.place(self.later)
+        if held is None:
+            self.full_later[form] = self.freed
+        return held
+
+    # -- owners --------------------------------------------------------------------------------------------
+
+    def _serve_owners(self) -> None:
+        """All jobs within their teams' quotas, in Slurm's order. A team whose jobs had to leave may come to be within
+        its quota again: then so are jobs of it.
+        """
+        inside = {batch for batch in self.queue.batches() if self._stand(batch.want).within}
+        line = [(batch.place, batch) for batch in inside]
+        heapify(line)
+        while line:
+            place, batch = line[0]
+            if not self._waits_behind(batch):
+                self._serve_owner(batch)
+            # What is beyond the quota now stays so for all that follow, unless the team loses something.
+            if batch.done or batch.place == place:
+                heappop(line)
+                inside.discard(batch)
+            else:
+                heapreplace(line, (batch.place, batch))
+            for loser in sorted(self.losers):
+                for one in self.queue.of_team.get(loser, {}).values():
+                    if one not in inside and not one.done and self._stand(one.want).within:
+                        inside.add(one)
+                        heappush(line, (one.place, one))
+            self.losers.clear()
+
+    def _serve_owner(self, batch: Batch) -> None:
+        """Start the tasks of its first job as far as its team's quota covers them, or take back what was lent."""
+        wish = batch.first
+        while wish.tasks and self._stand(batch.want).within:
+            if (held := self._place_now(batch.form)) is not None:
+                self._start(batch, held, Reason.STARTS_NOW, f"within {self._quota_use(batch)}; it fits on free nodes")
+            elif (held := self._place_later(batch.form)) is not None:
+                why = f"within {self._quota_use(batch)}; starts when {self._who_leaves(held)} has ended"
+                self._start(batch, held, Reason.WAITS_FOR_NODES, why)
+            elif (victims := self._victims(batch)) is not None:
+                self._take_place_of(batch, victims)
+            else:
+                self._fail(
+                    batch,
+                    Reason.WAITS_FOR_NODES,
+                    f"within {self._quota_use(batch)}, but there is no room for "
+                    f"{batch.form.text()}, and no borrower's job that may go would make it"
+                    f"{self._spared(batch)}",
+                )
+                return
+
+    def _victims(self, batch: Batch) -> _Chosen | None:
+        """Whose going would let this job start: on the nodes and, beyond its quota, under all limits."""
+        kind, amounts = batch.kind, batch.amounts
+        if not batch.form.request.plain:
+            return None
+        lacking = frozenset(r for r, n in amounts.items() if n > self.shares.available(batch.team, r))
+        contested = lacking or frozenset(amounts)
+        job = batch.first.job
+        # The tasks of an array are one record: that one of them had its victims must not keep the others from theirs.
+        once = 0 if job.tasks > 1 or "_" in job.display_id else job.id
+        preemptor = Preemptor(batch.team, kind.priority, job.submit, amounts, contested, once)
+
+        known = self.may_use.setdefault(batch.form, {})
+
+        def on_its_nodes(victim: Victim) -> bool:
+            for held in victim.job.held:
+                usable = known.get(held.node)
+                if usable if usable is not None else self._may_use(batch.form, held.node):
+                    return True
+            return False
+
+        def anywhere(victim: Victim) -> bool:
+            return True
+
+        # Whoever leaves, it is not allowed less than now.
+        allowed = self._stand(batch.want).within or self._allowed(batch)
+
+        def fits() -> bool:
+            return (
+                allowed or self.shares.within_quota(batch.team, amounts) or self.shares.fits(batch.team, amounts)
+            ) and batch.form.place(self.later) is not None
+
+        # Where nodes are what it lacks, only jobs on nodes that it may use can make room for it.
+        has_nodes = self._place_later(batch.form) is not None
+        may_help = anywhere if has_nodes else on_its_nodes
+        nodes = None if has_nodes else batch.form.nodes
+        take_own = not self._an_easier_one_waits(batch)
+        found = Candidates(self.policy, self.shares, preemptor, self.line, may_help, nodes, take_own)
+        fair = self.policy.rebalance is not Rebalance.NEVER
+        possible = found if fair else found.with_a_chance()
+        if possible.none:
+            return None
+        group = None if fair or not allowed else possible.group
+        hopeless = self.hopeless.setdefault(group, []) if group is not None else []
+        if any(form.is_easier(batch.form) for form in hopeless):
+            return None
+        if fair:
+            chosen = fair_search(self.policy, self.working, preemptor, list(found), fits)
+        else:
+            chosen = search(self.policy, self.working, preemptor, found, fits, self.snapshot.now)
+        if chosen is None:
+            hopeless.append(batch.form)
+        if chosen is None or self._another_would_take_it(batch, chosen):
+            return None
+        return _Chosen(chosen, possible.first(len(chosen) + 1))
+
+    def _an_easier_one_waits(self, batch: Batch) -> bool:
+        """Whether a job of the team that was passed over would fit wherever this one does, and asks for no more:
+        then that one would take whatever the team's own victims leave.
+        """
+        return any(
+            all(n <= batch.amounts.get(r, 0) for r, n in want.amounts.items()) and form.is_easier(batch.form)
+            for form, want in self.passed_over.get(batch.team, {}).items()
+        )
+
+    def _another_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
+        """Whether Slurm would give what the team's own victims leave to a job of the team that is ahead in line.
+
+        Such a job may be one that policy lets preempt nobody. Then this one would preempt again, and so on.
+        """
+        if not all(candidate.claim is Claim.WITHIN_TEAM for candidate in chosen):
+            return False
+        with self.working.trial():
+            for candidate in chosen:
+                self.working.remove(candidate.victim)
+            return any(
+                (self.shares.within_quota(batch.team, want.amounts) or self.shares.fits(batch.team, want.amounts))
+                and form.place(self.later) is not None
+                for form, want in self.passed_over.get(batch.team, {}).items()
+            )
+
+    def _may_use(self, form: Form, name: str) -> bool:
+        """Whether a node is one that these jobs may use, however full it is."""
+        node = self.nodes.get(name)
+        usable = (
+            node is not None
+            and node.usable
+            and any(eligible(form.request, node, partition) for partition in form.partitions)
+        )
+        self.may_use[form][name] = usable
+        return usable
+
+    def _take_place_of(self, batch: Batch, found: _Chosen) -> None:
+        chosen = found.victims
+        why = f"within {self._quota_use(batch)}"
+        if not self.shares.within_quota(batch.team, batch.amounts):
+            why = f"beyond {self._quota_use(batch)}"
+        for candidate in chosen:
+            victim = candidate.victim
+            why_it_goes = why_it(candidate, chosen, found.in_order, self.snapshot.now)
+            self.preempt.append(self._preempt(batch, candidate, why_it_goes))
+            self.line.leave(victim)
+            self.working.remove(victim)
+            for resource, amount in victim.use.items():
+                key = victim.team, resource
+                self.leaves[key] = self.leaves.get(key, 0) + amount
+            self.line.update(victim.team)
+            self.losers.add(victim.team)
+            self._will_leave(victim.job.held, victim.job.display_id)
+        held = self._place_later(batch.form)
+        assert held is not None
+        reason = Reason.RECLAIMING
+        if all(candidate.claim is Claim.WITHIN_TEAM for candidate in chosen):
+            reason = Reason.PREEMPTING_WITHIN_TEAM
+        names = ", ".join(f"{one.victim.job.display_id} ({one.victim.team})" for one in chosen)
+        self._start(batch, held, reason, f"{why}; starts when {names} has left")
+
+    def _preempt(self, batch: Batch, candidate: Candidate, why_it_goes: str) -> Preempt:
+        job, victim, resource = batch.first.job, candidate.victim, batch.form.pool.name
+        used = self.shares.usage(victim.team, resource)
+        quota = self.shares.quota(victim.team, resource).nominal
+        over = f"team {victim.team} held {used} of its quota of {quota}"
+        if candidate.claim is Claim.WITHIN_TEAM:
+            why = (
+                f"job {job.display_id} of the same team has priority class weight {batch.kind.priority}, "
+                f"this one {victim.priority}"
+            )
+        elif candidate.claim is Claim.WHILE_BORROWING:
+            why = (
+                f"job {job.display_id} of team {batch.team} borrows too, and has priority class weight "
+                f"{batch.kind.priority}, this one {victim.priority}; {over}"
+            )
+        elif candidate.claim is Claim.FAIR_SHARE:
+            why = f"team {batch.team} has the smaller share of what is lent, for job {job.display_id}; {over}"
+        else:
+            why = f"{self._claimant(batch, resource)} for job {job.display_id}"
+            if not self.shares.within_quota(batch.team, batch.amounts):
+                why += f" of team {batch.team}"
+            why += f"; {over}"
+        why = f"{why}; {why_it_goes}"
+        return Preempt(victim.job.id, victim.job.display_id, victim.team, job.id, job.display_id, batch.team, why)
+
+    def _claimant(self, batch: Batch, resource: Resource) -> str:
+        """Who takes back what is its own: the team, or the nearest cohort around it whose quotas cover the job."""
+        mine = self.shares.quota(batch.team, resource).nominal
+        if not self.shares.within_quota(batch.team, batch.amounts):
+            for cohort in self.shares.holder(batch.team).above():
+                subtree = cohort.subtree.get(resource, 0)
+                if cohort.parent and cohort.usage.get(resource, 0) + batch.amounts.get(resource, 0) <= subtree:
+                    return f"cohort {cohort.name} takes back {resource} within its quotas of {subtree}"
+        return f"team {batch.team} takes back {resource} within its quota of {mine}"
+
+    # -- borrowers -----------------------------------------------------------------------------------------
+
+    def _serve_borrowers(self) -> None:
+        """Divide what is idle: job by job to the team with the smallest share, or first come first served. Before all
+        others, those for whom somebody has left.
+        """
+        for owed in self._owed():
+            if not self._cannot_start(owed):
+                self._serve_borrower(owed)
+        if self.policy.idle is Idle.FIRST_COME:
+            heads = _heads(self.queue.batches())
+            while (batch := self._next(heads)) is not None:
+                self._serve_borrower(batch)
+            return
+        # Only teams with a job that may be able to start stand in line: on a full cluster, most have none.
+        heads_of = {team: _heads(batches.values()) for team, batches in self.queue.of_team.items()}
+        line = [
+            (self._place_in_line(batch), team)
+            for team, heads in heads_of.items()
+            if (batch := self._next(heads)) is not None
+        ]
+        heapify(line)
+        while line:
+            place, team = line[0]
+            batch = self._next(heads_of[team])
+            if batch is None:
+                heappop(line)
+                continue
+            # Shares have changed since it was put in line: it is served only if it is still the first.
+            place = self._place_in_line(batch)
+            if place > line[0][0]:
+                heapreplace(line, (place, team))
+                continue
+            self._serve_borrower(batch)
+
+    def _owed(self) -> list[Batch]:
+        """The batches with jobs for which others had to leave, or must, and that have not started yet: what they lost
+        must not be in vain.
+        """
+        snapshot = self.snapshot
+        owed = {job.mark.beneficiary for job in snapshot.waiting if job.mark is not None}
+        for jobs in (snapshot.ended, snapshot.running):
+            owed |= {job.mark.beneficiary for job in jobs if job.mark is not None and job.being_preempted}
+        owed &= {job.id for job in snapshot.waiting} if owed else set()
+        batches = {wish.batch for wish in self.queue.in_order if wish.job.id in owed} if owed else set()
+        return sorted((one for one in batches if one and not one.done), key=lambda one: one.place)
+
+    def _next(self, heads: _Heads) -> Batch | None:
+        """The batch of the next job that may be able to start; of those ahead that cannot it is said why."""
+        while heads:
+            place, batch = heads[0]
+            if batch.done or (batch.place == place and self._cannot_start(batch)):
+                heappop(heads)
+            elif batch.place != place:
+                heapreplace(heads, (batch.place, batch))
+            else:
+                return batch
+        return None
+
+    def _place_in_line(self, batch: Batch) -> tuple[tuple[tuple[bool, float], ...], int, int]:
+        """The shares its team and cohorts would have if its first job borrowed; weight 0 comes after all others."""
+        stand = self._stand(batch.want)
+        if stand.shares is None:
+            stand.shares = self.shares.shares_with(batch.team, batch.amounts)
+        return stand.shares, *batch.place
+
+    def _cannot_start(self, batch: Batch) -> bool:
+        """Whether this can be told at a glance of jobs beyond their team's quota, whoever else is served before them;
+        if so, it is said of them.
+        """
+        if self._waits_behind(batch):
+            return True
+        allowed = self._allowed(batch)
+        if allowed:
+            if self._place_now(batch.form) is not None:
+                if self._allowed_now(batch):
+                    return False
+                why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
+                self._fail(batch, Reason.NOTHING_TO_BORROW, why)
+                return True
+            held = self._place_later(batch.form)
+            if held is not None:
+                # Only what is idle now is lent: in the cycle in which it is.
+                why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
+                self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
+                return True
+        if self._may_have_victims(batch):
+            return False
+        self._fail_to_borrow(batch, allowed)
+        return True
+
+    def _may_have_victims(self, batch: Batch) -> bool:
+        """Whether it is worth looking for victims for a job beyond its team's quota."""
+        if not batch.form.request.plain:
+            return False
+        # Where there are none for some amounts, there are none for more, until something is given back.
+        key = batch.team, batch.kind.priority
+        freed, least = self.nobody_for.get(key, (-1, batch.amounts))
+        if freed == self.freed and all(batch.amounts.get(r, 0) >= n for r, n in least.items()):
+            return False
+        if worth_a_search(self.policy, self.shares, self.line, *key, batch.amounts):
+            return True
+        self.nobody_for[key] = self.freed, batch.amounts
+        return False
+
+    def _serve_borrower(self, batch: Batch) -> None:
+        """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
+        allowed = self._allowed(batch)
+        if allowed and (held := self._place_now(batch.form)) is not None and self._allowed_now(batch):
+            self._start(batch, held, Reason.STARTS_NOW, f"beyond {self._quota_use(batch)}: it borrows what is idle")
+        elif (victims := self._victims(batch)) is not None:
+            self._take_place_of(batch, victims)
+        else:
+            self._fail_to_borrow(batch, allowed)
+
+    def _fail_to_borrow(self, batch: Batch, allowed: bool) -> None:
+        if allowed:
+            shape = batch.form.text()
+            why = f"beyond {self._quota_use(batch)}; it may borrow, but there is no room for {shape}"
+            self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
+        else:
+            self._protect(batch)
+            self._fail(batch, *self._not_allowed(batch))
+
+    def _protect(self, batch: Batch) -> None:
+        """Let nobody of the team overtake a job that has waited long, where that lets it run in the end.
+
+        The team's cap then follows its use down, to the quota at the lowest: it helps if the job fits above that.
+        """
+        after = self.policy.protect_after
+        if after is None or self.snapshot.now - batch.first.job.submit < after:
+            return
+        borrowed = ((self.shares.quota(batch.team, r).borrow, n) for r, n in batch.amounts.items())
+        if all(borrow is None or n <= borrow for borrow, n in borrowed):
+            job = batch.first.job
+            self.protected.setdefault(batch.team, Ahead(batch.place, job.id, batch.amounts, job.submit))
+
+    def _behind(self, will_have: Mapping[str, Mapping[str, int]]) -> dict[int, int]:
+        """Which waiting jobs must not get in the way of which, under these caps."""
+        found: dict[int, int] = {}
+        # Where others have left already, and then who has waited longest.
+        waits = {team: head.submit for team, head in self.protected.items()} | dict.fromkeys(self.promised, 0.0)
+        for team in sorted(waits, key=lambda team: (waits[team], team)):
+            pools = self.policy.pools.values()
+            free = {one.name: will_have[team][one.tres] - self.shares_now.usage(team, one.name) for one in pools}
+            leaves = {one.name: self.leaves.get((team, one.name), 0) for one in pools}
+            promised, head = self.promised.get(team, ()), self.protected.get(team)
+            batches = self.queue.of_team.get(team, {}).values()
+            more = ahead.behind(self.snapshot.now, batches, promised, head, free, leaves)
+            if len(found) + len(more) > ahead.MOST_IN_ALL:
+                break
+            found |= more
+        return found
+
+    def _waits_behind(self, batch: Batch) -> bool:
+        """Whether an earlier job of its team that has waited long goes before it; if so, that is said of it."""
+        head = self.protected.get(batch.team)
+        if head is None or batch.place <= head.place:
+            return False
+        why = f"job {head.job} of team {batch.team} is ahead, has waited long and needs the room"
+        self._fail(batch, Reason.TEAM_AT_LIMIT, why)
+        return True
+
+    def _not_allowed(self, batch: Batch) -> tuple[Reason, str]:
+        """Why its team may not hold so much more."""
+        resource, amount = next((r, n) for r, n in batch.amounts.items() if n > self._available(batch.team, r))
+        quota = self.shares.quota(batch.team, resource)
+        used = self.shares.usage(batch.team, resource)
+        key = batch.team, resource
+        held = self.held.get(key)
+        if held is None:
+            held = self.held[key] = holds(self.shares, batch.team, resource)
+        if quota.borrow is not None and used + amount > quota.nominal + quota.borrow:
+            return Reason.TEAM_AT_LIMIT, f"{held}, and asks for {amount} more"
+        could = self._available(batch.team, resource)
+        more = f"it could have {could} now" if could > 0 else "nothing is idle that it may borrow"
+        return Reason.NOTHING_TO_BORROW, f"{held}, and asks for {amount} more; {more}"
+
+    # -- what comes of it ----------------------------------------------------------------------------------
+
+    def _start(self, batch: Batch, held: tuple[Held, ...], reason: Reason, why: str) -> None:
+        """One task of its first job gets these nodes, now or later."""
+        self.changes += 1
+        self.available.clear()
+        self.held.clear()
+        self.hopeless.clear()
+        self.shares.add(batch.team, batch.amounts)
+        self.line.update(batch.team)
+        self.later.take(held)
+        if reason is Reason.STARTS_NOW:
+            self.shares_now.add(batch.team, batch.amounts)
+            self.now.take(held)
+        else:
+            # What it gets from those who leave, it need not take from what is free already.
+            self.now.no_more_than(self.later, held)
+            job = batch.first.job
+            promise = Ahead(batch.place, job.id, batch.amounts, job.submit)
+            self.promised.setdefault(batch.team, []).append(promise)
+        batch.start((reason, why))
+
+    def _will_leave(self, held: Iterable[Held], name: str) -> None:
+        """Something is given back, in time: what was impossible may be possible now."""
+        self.freed += 1
+        for one in held:
+            self.leaving.setdefault(one.node, []).append(name)
+
+    def _who_leaves(self, held: Iterable[Held]) -> str:
+        names = dict.fromkeys(name for one in held for name in self.leaving.get(one.node, ()))
+        return "job " + ", ".join(names) if names else "another"
+
+    def _fail(self, batch: Batch, reason: Reason, why: str) -> None:
+        """Nothing can be done in this cycle for what is left of it."""
+        self.passed_over.setdefault(batch.team, {})[batch.form] = batch.want
+        batch.fail((reason, why))
+
+    def _quota_use(self, batch: Batch) -> str:
+        """Such as "research's quota (with it 24 of 32 h100)": what its team would hold, of its quota."""
+        stand = self._stand(batch.want)
+        if not stand.text:
+            stand.text = ", ".join(
+                f"{batch.team}'s quota (with it {self.shares.usage(batch.team, resource) + amount} "
+                f"of {self.shares.quota(batch.team, resource).nominal} {resource})"
+                for resource, amount in batch.amounts.items()
+            )
+        return stand.text
+
+    def _spared(self, batch: Batch) -> str:
+        """Which borrowers' jobs would make room if nothing kept them, and what does."""
+        kept = []
+        for team, shielded in self.line.shielded.items():
+            if team != batch.team and self.shares.over_quota(team, batch.amounts):
+                kept += [one for one in shielded if any(one[0].use.get(resource) for resource in batch.amounts)]
+        return who_stays(kept, self.snapshot.now)
+
+
+def _heads(batches: Iterable[Batch]) -> _Heads:
+    """Those for which something may still be done."""
+    heads = [(batch.place, batch) for batch in batches if not batch.done]
+    heapify(heads)
+    return heads
+
+
+def _count(things: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    counted: dict[tuple[str, str], int] = {}
+    for thing in things:
+        counted[thing] = counted.get(thing, 0) + 1
+    return counted
+
+
+def _sums(tasks: Mapping[str, Mapping[Want, int]]) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]]:
+    """What each team's waiting jobs ask for of each pool, and how many they are."""
+    gpus: dict[tuple[str, str], int] = {}
+    jobs: dict[tuple[str, str], int] = {}
+    for of_team in tasks.values():
+        for want, count in of_team.items():
+            for pool, amount in want.amounts.items():
+                key = (want.team, pool)
+                gpus[key] = gpus.get(key, 0) + amount * count
+                jobs[key] = jobs.get(key, 0) + count
+    return gpus, jobs

@@ -1,0 +1,209 @@
+"""The waiting jobs in Slurm's order, and in batches of the same kind. Kept from one cycle to the next.
+
+Nearly all of them are the same as in the cycle before, so only what came and what went is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from itertools import islice
+from operator import attrgetter
+from typing import cast
+
+from slurm_gov.core import beside
+from slurm_gov.core.decision import Decision, Reason
+from slurm_gov.core.demand import Form, Kind, Kinds, Want
+from slurm_gov.core.shares import Amounts
+from slurm_gov.core.snapshot import WaitingJob
+
+Outcome = tuple[Reason, str]
+"""What was decided, and the sentence with the figures."""
+
+
+class Wish:
+    """A waiting job while plans are made: how many of its tasks still look for a place, what was decided of it, and
+    what is ``said`` of that, in which words it was ``told``.
+
+    ``batch`` is the one it is in; without one it is no demand now, and what is said of it never changes.
+    ``place`` is its place in Slurm's order: highest priority first, then job id. ``gone``: it waits no longer.
+    """
+
+    __slots__ = ("batch", "gone", "job", "kind", "outcome", "place", "said", "tasks", "told")
+
+    def __init__(self, job: WaitingJob, kind: Kind) -> None:
+        self.job = job
+        self.kind = kind
+        self.place = (-job.priority, job.id)
+        self.batch: Batch | None = None
+        self.gone = False
+        self.tasks = job.tasks
+        self.outcome = kind.no_demand
+        self.said: Decision | None = None
+        self.told: Outcome | None = None
+        # A cap on CPUs or memory is ours if the team has a quota of them.
+        ours = beside.LIMIT_REASONS.get(job.slurm_reason)
+        has_quota = kind.want is not None and any(one.endswith(f"/{ours}") for one in kind.want.amounts)
+        if job.held_back and not (ours and has_quota):
+            self.outcome = (Reason.NOT_READY, job.held_back)
+        if self.outcome is not None:
+            self.say(self.outcome)
+
+    def say(self, outcome: Outcome) -> None:
+        """Say that this was decided of it: the very same as the last time if it is the same."""
+        self.told = outcome
+        said, (reason, why) = self.said, outcome
+        if said is None or said.reason is not reason or said.why != why:
+            job, kind = self.job, self.kind
+            self.said = Decision(job.id, job.display_id, kind.team, kind.pool, reason, why)
+
+
+class Batch:
+    """All waiting jobs of one kind, in Slurm's order, and the first of them that still looks for a place.
+
+    What was found impossible for that one is so for all that follow: ``outcome`` is then what is said of them.
+    """
+
+    __slots__ = ("amounts", "failed", "form", "index", "kind", "outcome", "team", "want", "wishes")
+
+    def __init__(self, kind: Kind) -> None:
+        assert kind.want and kind.form
+        self.kind = kind
+        self.want: Want = kind.want
+        self.form: Form = kind.form
+        self.team: str = kind.want.team
+        self.amounts: Amounts = kind.want.amounts
+        self.wishes: list[Wish] = []
+        self.index = 0
+        self.failed = False
+        self.outcome: Outcome | None = None
+
+    def __lt__(self, other: Batch) -> bool:
+        return False  # a heap asks only of two jobs with one id: there are none, and it must not fail if there are
+
+    def begin(self) -> None:
+        """Forget what was decided in an earlier cycle; but what was said stays known, to be said again."""
+        for wish in self.wishes[: self.index + 1]:
+            wish.tasks, wish.outcome = wish.job.tasks, None
+        self.index = 0
+        self.failed = False
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more can be done for it in this cycle."""
+        return self.failed or self.index == len(self.wishes)
+
+    @property
+    def first(self) -> Wish:
+        """The first of its jobs that still looks for a place."""
+        return self.wishes[self.index]
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The place of the first one in Slurm's order."""
+        return self.wishes[self.index].place
+
+    def start(self, outcome: Outcome) -> None:
+        """One task of the first one has its place. An array is one record: what is said of it is said of its first
+        task in line.
+        """
+        wish = self.wishes[self.index]
+        wish.tasks -= 1
+        if wish.outcome is None:
+            wish.outcome = outcome
+        if not wish.tasks:
+            self.index += 1
+
+    def fail(self, outcome: Outcome) -> None:
+        """Nothing can be done for what is left of it."""
+        self.failed = True
+        if outcome != self.outcome:
+            self.outcome = outcome
+
+    def tell(self) -> None:
+        """Say what was decided of each of its jobs."""
+        wishes, outcome = self.wishes, self.outcome
+        for wish in wishes[: self.index + 1]:
+            if decided := wish.outcome or outcome:
+                wish.say(decided)
+        if self.failed and outcome:
+            reason, why = outcome
+            team, pool = self.kind.team, self.kind.pool
+            for wish in islice(wishes, self.index, None):
+                if wish.told is not outcome and wish.outcome is None:
+                    wish.told = outcome
+                    wish.said = Decision(wish.job.id, wish.job.display_id, team, pool, reason, why)
+
+
+class Queue:
+    """``in_order`` is everybody; ``of_team`` each team's demand; ``tasks`` how many jobs count for the same, by team,
+    where each task of an array is one.
+    """
+
+    def __init__(self, kinds: Kinds) -> None:
+        self.in_order: list[Wish] = []
+        self.of_team: dict[str, dict[Kind, Batch]] = {}
+        self.tasks: dict[str, dict[Want, int]] = {}
+        self._kinds = kinds
+        self._known: dict[int, Wish] = {}  # by the record's own identity: records never change
+
+    def batches(self) -> Iterator[Batch]:
+        """All of them."""
+        for of_team in self.of_team.values():
+            yield from of_team.values()
+
+    def decisions(self) -> tuple[Decision, ...]:
+        """What was decided of everybody, in Slurm's order."""
+        for batch in self.batches():
+            batch.tell()
+        said = tuple([wish.said for wish in self.in_order])
+        return cast(tuple[Decision, ...], said)
+
+    def become(self, waiting: Collection[WaitingJob]) -> None:
+        """Hold these and no others, nothing done about any of them yet."""
+        for batch in self.batches():
+            batch.begin()
+        records = set(map(id, waiting))
+        gone = [self._known.pop(key) for key in self._known.keys() - records]
+        new = records - self._known.keys()
+        came = [Wish(job, self._kinds.of(job)) for job in waiting if id(job) in new] if new else []
+        changed: set[Batch] = set()
+        if gone:
+            for wish in gone:
+                wish.gone = True
+                self._count(wish, -1, changed)
+            self.in_order = [wish for wish in self.in_order if not wish.gone]
+            for batch in changed:
+                batch.wishes = [wish for wish in batch.wishes if not wish.gone]
+        if came:
+            for wish in came:
+                self._known[id(wish.job)] = wish
+                self._count(wish, 1, changed)
+            self.in_order += came
+            self.in_order.sort(key=_place)
+        for batch in changed:
+            if batch.wishes:
+                batch.wishes.sort(key=_place)
+            else:
+                del self.of_team[batch.team][batch.kind]
+                if not self.of_team[batch.team]:
+                    del self.of_team[batch.team]
+
+    def _count(self, wish: Wish, sign: int, changed: set[Batch]) -> None:
+        if wish.outcome is not None:
+            return  # it is no demand
+        want = wish.kind.want
+        assert want
+        if wish.batch is None:
+            of_team = self.of_team.setdefault(want.team, {})
+            wish.batch = of_team.get(wish.kind) or of_team.setdefault(wish.kind, Batch(wish.kind))
+            wish.batch.wishes.append(wish)
+        changed.add(wish.batch)
+        tasks = self.tasks.setdefault(want.team, {})
+        count = tasks.get(want, 0) + sign * wish.job.tasks
+        if count:
+            tasks[want] = count
+        else:
+            del tasks[want]
+
+
+_place = attrgetter("place")

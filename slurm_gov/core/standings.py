@@ -1,0 +1,141 @@
+"""What a plan says of teams and pools beside its decisions: caps, standings, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from slurm_gov.core.beside import KINDS
+from slurm_gov.core.beside import caps as caps_beside
+from slurm_gov.core.capacity import Ground
+from slurm_gov.core.caps import tres_caps
+from slurm_gov.core.decision import PoolStanding, Standing
+from slurm_gov.core.policy import Policy, Resource, frozen
+from slurm_gov.core.shares import Shares, lent_by
+from slurm_gov.core.snapshot import Snapshot
+
+PerTeam = Mapping[tuple[str, str], int]
+"""Team and pool to an amount."""
+
+
+def caps(
+    policy: Policy, snapshot: Snapshot, ground: Ground, will_hold: Callable[[str, Resource], int]
+) -> dict[str, Mapping[str, int]]:
+    """Every team's cap: its quota, or what it is to hold until the next plan if that is more."""
+    amounts: dict[str, dict[Resource, int]] = {}
+    for team in sorted(policy.teams):
+        quotas = policy.teams[team].quotas
+        amounts[team] = {
+            resource: max(quotas[resource].nominal if resource in quotas else 0, will_hold(team, resource))
+            for resource in {**dict.fromkeys(policy.pools), **quotas}
+        }
+    above = {team: _teams_above(policy, snapshot, team) for team in amounts}
+    found = tres_caps(policy, amounts, ground.ungoverned, above)
+    for team, more in caps_beside(policy, amounts, snapshot.nodes, above).items():
+        found[team] = frozen({**found[team], **more})
+    return found
+
+
+def _teams_above(policy: Policy, snapshot: Snapshot, team: str) -> list[str]:
+    above: list[str] = []
+    parent = snapshot.parents.get(team)
+    while parent and parent != team:
+        next_team = snapshot.team_of(policy, parent)
+        if next_team is None or next_team in above:
+            break
+        above.append(next_team)
+        parent = snapshot.parents.get(next_team)
+    return above
+
+
+def team_standings(
+    policy: Policy, shares: Shares, gpus: PerTeam, waiting: PerTeam, running: PerTeam
+) -> list[Standing]:
+    """Where each team stands in each pool; ``gpus`` and ``waiting`` are what its waiting jobs ask for and how many
+    they are, ``running`` how many run. The cap is the quota: the plan decides it.
+    """
+    standings = []
+    for pool in policy.pools:
+        lent = lent_by(policy, shares, pool)
+        for team in sorted(policy.teams):
+            quota, used = shares.quota(team, pool).nominal, shares.usage(team, pool)
+            key = (team, pool)
+            standings.append(
+                Standing(
+                    team=team,
+                    pool=pool,
+                    quota=quota,
+                    cap=quota,
+                    used=used,
+                    borrowed=max(0, used - quota),
+                    lent=lent[team],
+                    waiting=gpus.get(key, 0),
+                    waiting_jobs=waiting.get(key, 0),
+                    running_jobs=running.get(key, 0),
+                )
+            )
+    return standings
+
+
+def pool_standings(policy: Policy, snapshot: Snapshot, ground: Ground) -> tuple[PoolStanding, ...]:
+    """Each pool's capacity."""
+    held_of: dict[str, dict[str, int]] = {pool.tres: {} for pool in policy.pools.values()}
+    for job in snapshot.running:
+        for one in job.held:
+            for tres, amount in one.gpus.items():
+                if (held := held_of.get(tres)) is not None:
+                    held[one.node] = held.get(one.node, 0) + amount
+    standings = []
+    for pool in policy.pools.values():
+        nodes, held = ground.of_pool[pool.name], held_of[pool.tres]
+        standings.append(
+            PoolStanding(
+                pool=pool.name,
+                nodes=len(nodes),
+                total=sum(node.gpus[pool.tres] for node in nodes),
+                healthy=ground.healthy[pool.name],
+                used=sum(held.get(node.name, 0) for node in nodes),
+                free=sum(max(0, node.gpus[pool.tres] - held.get(node.name, 0)) for node in nodes if node.usable),
+                quota=_quotas(policy, pool.name),
+            )
+        )
+    return tuple(standings)
+
+
+def _quotas(policy: Policy, pool: str) -> int:
+    return sum(team.quotas[pool].nominal for team in policy.teams.values() if pool in team.quotas) + sum(
+        cohort.quotas[pool].nominal for cohort in policy.cohorts.values() if pool in cohort.quotas
+    )
+
+
+def warnings(policy: Policy, snapshot: Snapshot, ground: Ground) -> Iterable[str]:
+    """What an administrator should know."""
+    for pool in policy.pools:
+        quotas, capacity = _quotas(policy, pool), ground.healthy[pool]
+        if quotas > capacity:
+            yield (
+                f"the quotas of {pool} add up to {quotas}, but only {capacity} are healthy: "
+                f"not all of them can be kept"
+            )
+    governed = {partition for pool in policy.pools.values() for partition in pool.partitions}
+    for one in policy.pools.values():
+        beside = {partition for node in ground.of_pool[one.name] for partition in node.partitions}
+        for partition in sorted(beside - governed):
+            yield (
+                f"partition {partition} has nodes of pool {one.name} and is in no pool: jobs waiting "
+                f"there are not governed; add it to the pool's partitions"
+            )
+    for team in sorted(policy.teams):
+        set_here = {resource.partition("/")[2] for resource in policy.teams[team].quotas}
+        for kind in sorted(KINDS.keys() & snapshot.caps.get(team, {}).keys() - set_here):
+            yield (
+                f"team {team} has a cap on {kind} in Slurm that is not the policy's: jobs that wait for it are left "
+                f"alone; to lift it: sacctmgr modify account where name={team} set GrpTRES={kind}=-1"
+            )
+    tres = {one.tres for one in policy.pools.values()}
+    for account, limits in sorted(snapshot.caps.items()):
+        if not tres.isdisjoint(limits) and snapshot.team_of(policy, account) is None:
+            lift = ",".join(f"{name}=-1" for name in sorted(limits) if name.startswith("gres/gpu"))
+            yield (
+                f"account {account} is no team of the policy, but has a cap on GPUs: what it was lent stays with "
+                f"it; to lift the cap: sacctmgr modify account where name={account} set GrpTRES={lift}"
+            )

@@ -1,0 +1,461 @@
+"""Rows of Slurm's text to nodes and jobs. Pure: the rows were read elsewhere, no Slurm is needed here."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from types import MappingProxyType
+
+from slurm_gov.core.actions import HELD_MARGIN, comes_back
+from slurm_gov.core.cluster import User
+from slurm_gov.core.marks import read_behind, read_fault, read_mark, read_preempted, read_signal
+from slurm_gov.core.policy import frozen
+from slurm_gov.core.snapshot import Held, Node, Request, RunningJob, RunState, WaitingJob
+from slurm_gov.slurm import parse
+from slurm_gov.slurm.unchanged import Unchanged, whole
+
+HOLDING = {
+    "R": RunState.RUNNING, "CF": RunState.RUNNING, "SI": RunState.RUNNING, "RS": RunState.RUNNING,
+    "S": RunState.SUSPENDED, "ST": RunState.SUSPENDED, "CG": RunState.COMPLETING, "SO": RunState.COMPLETING,
+}  # fmt: skip
+_UNUSABLE = (
+    "down", "drain", "fail", "error", "unknown", "future", "maint", "reserved", "reboot_requested",
+    "reboot_issued", "powering_down", "power_down", "not_responding", "inval", "blocked", "no_respond",
+)  # fmt: skip
+# Reasons with which a job is no demand now, whatever becomes free.
+_NOT_READY = {
+    "Dependency": "it waits for the jobs it depends on",
+    "DependencyNeverSatisfied": "a job it depends on did not end as it asks: it will never start",
+    "JobHeldUser": "its user holds it",
+    "JobHeldAdmin": "an administrator holds it",
+    "JobArrayTaskLimit": "its array's own limit of running tasks is reached",
+    "Licenses": "it waits for a licence",
+    "BeginTime": "its begin time has not come",
+    "JobHoldMaxRequeue": "it was requeued too often: it is held",
+    "PartitionDown": "its partition is down",
+    "PartitionInactive": "its partition is inactive",
+    "PartitionConfig": "it asks for what its partition does not allow",
+    "PartitionNodeLimit": "it asks for more nodes than its partition allows",
+    "PartitionTimeLimit": "it asks for more time than its partition allows",
+    "AccountNotAllowed": "its account may not use its partition",
+    "BurstBufferResources": "it waits for its burst buffer",
+    "BurstBufferStageIn": "it waits for its burst buffer",
+    "FedJobLock": "it waits for the other clusters of its federation",
+    "ReservationDeleted": "its reservation was deleted",
+    "Reservation": "it waits for its reservation",
+    "BadConstraints": "no node fits its constraints",
+    "DeadLine": "it cannot meet its deadline",
+    "InvalidAccount": "its account is invalid",
+    "InvalidQOS": "its QOS is invalid",
+    "RequeueHold": "it was requeued and held",
+    "launch_failed_requeued_held": "its launch failed: it is held",
+}
+TOP_PRIORITY = 2**32 - 1
+"""Above all that Slurm gives: a job of an expedited requeue stands before the others, whatever its priority."""
+_OUR_LIMITS = ("AssocGrpGRES", "AssocGrpGres", "AssocGrpGRESGroup")
+"""Slurm's reasons that our caps cause; other ``Assoc*``, ``QOS*`` and ``Max*`` reasons are limits of the site."""
+
+
+Row = Mapping[str, str]
+_NO_HET = parse.UNSET | {"0"}
+
+
+def text(value: str) -> str:
+    """A field's value; empty where Slurm says that there is none."""
+    return "" if value in ("(null)", "N/A") else value
+
+
+def legible(value: str) -> str:
+    """A text that is only for people: bytes that are no UTF-8 become question marks."""
+    return value if value.isascii() else value.encode(errors="replace").decode()
+
+
+def nodes(
+    rows: Iterable[Row], unchanged: Unchanged | None = None, kept: frozenset[str] = frozenset()
+) -> tuple[Node, ...]:
+    """Nodes from sinfo's rows: one row per node and partition. Those of ``kept`` stand in a reservation that counts
+    as none.
+    """
+    unchanged = unchanged or Unchanged()
+    partitions: dict[str, list[str]] = {}
+    last: dict[str, Row] = {}
+    for row in rows:
+        partitions.setdefault(row["nodelist"], []).append(text(row["partitionname"]))
+        last[row["nodelist"]] = row
+    return tuple(
+        unchanged.get(
+            ("node", name),
+            (whole(row), partitions[name], name in kept),
+            partial(_node, row, tuple(partitions[name]), name in kept),
+        )
+        for name, row in last.items()
+    )
+
+
+def _node(row: Row, partitions: tuple[str, ...], kept: bool) -> Node:
+    state = re.sub(r"\+reserved\b", "", row["statecomplete"], flags=re.IGNORECASE) if kept else row["statecomplete"]
+    return Node(
+        name=row["nodelist"],
+        partitions=partitions,
+        gpus=frozen(parse.gpus(row["gres"])),
+        cpus=int(row["cpus"]),
+        memory=int(row["memory"]),
+        features=frozenset(text(row["features_act"]).split(",")) - {""},
+        usable=usable(state),
+        state=state.upper(),
+        reason="" if row["reason"] in ("none", "Unknown") else legible(text(row["reason"])),
+    )
+
+
+def usable(state: str) -> bool:
+    """Whether Slurm would start a new job on a node in this state (``mixed+drain``, ``idle+planned``...)."""
+    return not any(flag.startswith(_UNUSABLE) for flag in state.lower().rstrip("*").split("+")) and "*" not in state
+
+
+def running(row: Row, state: RunState) -> RunningJob:
+    """A job that holds nodes, from squeue's row. Its GPUs are taken to be spread evenly over its nodes."""
+    names = parse.nodes(row["nodelist"])
+    amounts = parse.tres(row["tres-alloc"])
+    share = max(1, len(names))
+    held = tuple(
+        Held(
+            name,
+            frozen({tres: _part(n, share, index) for tres, n in parse.gpus_of(amounts).items()}),
+            _part(int(amounts.get("cpu", 0)), share, index),
+            _part(int(amounts.get("mem", 0)), share, index),
+        )
+        for index, name in enumerate(names)
+    )
+    comment = text(row["admin_comment"])
+    start = parse.time(row["starttime"]) or 0.0
+    return RunningJob(
+        id=int(row["jobid"]),
+        display_id=_display_id(row),
+        user=row["username"],
+        account=row["account"],
+        partition=row["partition"],
+        qos=row["qos"],
+        start=start,
+        held=held,
+        state=state,
+        requeueable=row["requeue"] == "1" and row["batchflag"] == "1",
+        time_limit=parse.duration(row["timelimit"]),
+        mark=read_mark(comment),
+        signal=read_signal(comment),
+        submit=parse.time(row["submittime"]),
+        name=legible(row["name"]),
+        preempted=read_preempted(comment, start),
+        checkpoint=checkpoint(text(row["comment"])),
+        fault=read_fault(comment),
+    )
+
+
+def checkpoint(comment: str) -> float | None:
+    """When a job last saved its work, if its comment says so: ``checkpoint=1795445991``, or an ISO date and time
+    (in this machine's time zone if it names none). What cannot be read says nothing.
+    """
+    said = re.findall(r"(?:^|[\s,;])checkpoint=([^\s,;]+)", comment)
+    if not said:
+        return None
+    if re.fullmatch(r"\d{1,11}(?:\.\d*)?", said[-1], re.ASCII):
+        return float(said[-1])
+    try:
+        return datetime.fromisoformat(said[-1]).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def ended_by_us(job: RunningJob, end: float) -> bool:
+    """Whether a job that has ended did so in the grace period that we gave it: it is owed a requeue. Also if it was
+    spared meanwhile: it had its signal.
+    """
+    mark = job.mark
+    if mark is not None and mark.run == job.start and mark.since - 1 <= end <= mark.deadline + 60:
+        return True
+    fault = job.fault
+    return (
+        fault is not None and fault.run == job.start and fault.until > 0 and fault.at - 1 <= end <= fault.until + 60
+    )
+
+
+def _part(amount: int, parts: int, index: int) -> int:
+    """The index-th part of an amount, so that the parts add up to it."""
+    return amount * (index + 1) // parts - amount * index // parts
+
+
+def _display_id(row: Row) -> str:
+    if row["hetjobid"] not in _NO_HET:
+        return f"{row['hetjobid']}+{row['hetjoboffset']}"
+    task = row["arraytaskid"]
+    if task in parse.UNSET:
+        return row["jobid"]
+    return f"{row['arrayjobid']}_{task if task.isdecimal() else f'[{task}]'}"
+
+
+def names(row: Row) -> tuple[str, str]:
+    """What Slurm's commands are to call a job: to change its record, and to stop it.
+
+    An array's number, which is also that of one of its tasks, would reach all tasks, and a het job's all its
+    components; but a component cannot be stopped alone.
+    """
+    if row["hetjobid"] not in _NO_HET:
+        return _display_id(row), row["hetjobid"]
+    name = re.sub(r"%\d+", "", _display_id(row))
+    return name, name
+
+
+def may_be_uneven(row: Row) -> bool:
+    """Whether the job's nodes may give different numbers of GPUs.
+
+    They do not if it asked for so many on each and got no more (an exclusive job gets all that a node has).
+    """
+    count = len(parse.nodes(row["nodelist"]))
+    total = sum(parse.gpus_of(parse.tres(row["tres-alloc"])).values())
+    return count > 1 and total > 0 and parse.gpu_count(row["tres-per-node"]) * count != total
+
+
+def detail(said: str, job: RunningJob) -> tuple[Held, ...]:
+    """What each node gives, from ``scontrol -d show job``; believed only if it adds up to the whole.
+
+    A job name with newlines could pretend to be such a line, hence the checks.
+    """
+    nodes = {one.node for one in job.held}
+    found: dict[str, dict[str, int]] = {}
+    for listed, gres in re.findall(r"^ +Nodes=(\S+) CPU_IDs=\S* Mem=\d+ GRES=(\S*)", said, re.MULTILINE):
+        try:
+            names = nodes.intersection(parse.nodes(listed))
+        except ValueError:
+            return job.held
+        if any(found.setdefault(name, parse.gpus(gres)) != parse.gpus(gres) for name in names):
+            return job.held
+    total: Counter[str] = Counter()
+    wanted: Counter[str] = Counter()
+    for one in job.held:
+        total.update(found.get(one.node, {}))
+        wanted.update(one.gpus)
+    if total != wanted or found.keys() != nodes:
+        return job.held
+    return tuple(Held(one.node, frozen(found[one.node]), one.cpus, one.memory) for one in job.held)
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Nodes that Slurm keeps for something, from ``start`` to ``end`` (seconds since the epoch)."""
+
+    name: str
+    start: float
+    end: float
+    nodes: frozenset[str]
+
+
+def reservations(said: str) -> tuple[Reservation, ...]:
+    """Reservations of nodes, from ``scontrol -o show reservations``."""
+    found = re.findall(r"^ReservationName=(\S+) StartTime=(\d+) EndTime=(\d+) .*? Nodes=(\S+) ", said, re.MULTILINE)
+    return tuple(
+        Reservation(name, float(start), float(end), frozenset(parse.nodes(names)))
+        for name, start, end, names in found
+    )
+
+
+def waiting(
+    rows: Sequence[Row],
+    excluded: Mapping[int, frozenset[str]],
+    reserved: Sequence[Reservation] = (),
+    now: float = 0.0,
+    unchanged: Unchanged | None = None,
+    licences: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[WaitingJob, ...]:
+    """The pending jobs of squeue's rows; ``excluded`` has the nodes that they exclude, ``licences`` what is free."""
+    unchanged = unchanged or Unchanged()
+    allowed = _tasks_allowed(rows)
+    # Our note stands on the first component of a het job and holds for all of it.
+    notes = {row["hetjobid"]: row["admin_comment"] for row in rows if row["hetjobid"] == row["jobid"]}
+    jobs = []
+    for row in rows:
+        if row["statecompact"] == "PD":
+            kept = excluded.get(int(row["jobid"]), frozenset()) | _kept_from(row, reserved, now)
+            tasks, lack = allowed[int(row["jobid"])], lacking(row["licenses"], licences)
+            comment = text(notes.get(row["hetjobid"], row["admin_comment"]))
+            make = partial(_waiting, row, kept, tasks, comment, lack)
+            jobs.append(unchanged.get(("waiting", row["jobid"]), (whole(row), kept, tasks, comment, lack), make))
+    return tuple(jobs)
+
+
+def _tasks_allowed(rows: Sequence[Row]) -> dict[int, int]:
+    """How many tasks of each pending record may start by its array's own limit (``%4``): job id to tasks.
+
+    A requeued task is a record of its own that does not name the limit; it goes before those that never ran.
+    """
+    active = Counter(row["arrayjobid"] for row in rows if row["statecompact"] in HOLDING)
+    pending = [row for row in rows if row["statecompact"] == "PD"]
+    limits = {row["arrayjobid"]: limit for row in pending if (limit := parse.task_limit(row["arraytaskid"]))}
+    left = {array: max(0, limit - active[array]) for array, limit in limits.items()}
+    allowed = {}
+    for row in sorted(pending, key=lambda row: parse.task_limit(row["arraytaskid"]) is not None):
+        count = parse.tasks(row["arraytaskid"])
+        if row["arrayjobid"] in left:
+            count = min(count, left[row["arrayjobid"]])
+            left[row["arrayjobid"]] -= count
+        allowed[int(row["jobid"])] = count
+    return allowed
+
+
+def licences(said: str) -> dict[str, int]:
+    """How many of each licence are free, from ``scontrol -o show licenses``."""
+    return {name: int(free) for name, free in re.findall(r"^LicenseName=(\S+) .*?Free=(\d+)", said, re.MULTILINE)}
+
+
+def lacking(wanted: str, free: Mapping[str, int]) -> str:
+    """Which licence of ``matlab:2,ansys`` (or of ``matlab|ansys``, any) there is too little of; empty if none."""
+
+    def is_free(one: str) -> bool:
+        name, _, count = one.partition(":")
+        return name not in free or free[name] >= int(count or 1)
+
+    if "|" in wanted:
+        return "" if any(map(is_free, wanted.split("|"))) else wanted
+    return next((one for one in text(wanted).split(",") if one and not is_free(one)), "")
+
+
+def _kept_from(row: Row, reserved: Sequence[Reservation], now: float) -> frozenset[str]:
+    """Nodes that a job cannot have because, by its time limit, it would run into a reservation of others."""
+    if not reserved:
+        return frozenset()
+    limit = parse.duration(row["timelimit"])
+    kept: frozenset[str] = frozenset()
+    for one in reserved:
+        if one.name != row["reservation"] and one.end > now and (limit is None or now + limit > one.start):
+            kept |= one.nodes
+    return kept
+
+
+def _waiting(row: Row, excluded: frozenset[str], allowed: int, comment: str, lack: str) -> WaitingJob:
+    amounts = parse.tres(row["tres-alloc"])
+    cpus = max(1, int(amounts.get("cpu", 1)))
+    wanted = parse.features(row["feature"])
+    plain = (
+        wanted is not None
+        and row["hetjobid"] in _NO_HET
+        and row["reservation"] in parse.UNSET
+        and len(parse.gpus_of(amounts)) <= 1
+    )
+    submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
+    behind, fault = read_behind(comment), read_fault(comment)
+    # What we have wait behind another is demand all the same; a begin time further off is its user's own.
+    ours = behind is not None and begin is not None and begin <= behind.until + HELD_MARGIN
+    # So is what a fault stopped: in a moment it may start, and what it needs is not to be given away.
+    back = comes_back(fault, read_mark(comment), submit, begin)
+    reason = "" if (ours or back) and row["reason"] == "BeginTime" else row["reason"]
+    held_back = not_ready(reason) or ("it is held" if row["prioritylong"] == "0" else "")
+    # Slurm may hold it for another reason first, and tell of these when that is gone.
+    if not held_back and not allowed:
+        held_back = _NOT_READY["JobArrayTaskLimit"]
+    if not held_back and lack:
+        held_back = f"{_NOT_READY['Licenses']} ({lack})"
+    return WaitingJob(
+        id=int(row["jobid"]),
+        display_id=_display_id(row),
+        user=row["username"],
+        account=row["account"],
+        partitions=tuple(row["partition"].split(",")),
+        qos=row["qos"],
+        priority=TOP_PRIORITY if row.get("state") == "EXPEDITING" else int(row["prioritylong"]),
+        submit=submit,
+        request=Request(
+            gpus=frozen(parse.gpus_of(amounts)),
+            min_nodes=max(1, int(amounts.get("node", 1))),
+            gpus_per_node=parse.gpu_count(row["tres-per-node"]),
+            gpus_per_task=parse.gpu_count(row["tres-per-task"]) or 1,
+            cpus=cpus,
+            memory_per_cpu=int(amounts.get("mem", 0)) // cpus,
+            exclusive=_exclusive(row),
+            features=wanted or frozenset(),
+            required_nodes=frozenset(parse.nodes(row["reqnodes"])),
+            excluded_nodes=excluded,
+            plain=plain,
+        ),
+        tasks=max(1, allowed),
+        slurm_reason=row["reason"],
+        held_back=held_back,
+        begin=begin,
+        mark=read_mark(comment),
+        time_limit=parse.duration(row["timelimit"]),
+        name=legible(row["name"]),
+        expected=parse.time(row["starttime"]),
+        fault=fault,
+        behind=behind if ours else None,
+    )
+
+
+def _exclusive(row: Row) -> bool:
+    """Whether a job wants its nodes for itself. 26.05 has a field for that; before, OverSubscribe=NO said so."""
+    if "exclusive" in row:
+        return row["exclusive"] in ("NODE", "USER", "MCS", "TOPO")
+    return row["oversubscribe"] in ("NO", "USER", "MCS", "TOPO", "EXCLUSIVE")
+
+
+def not_ready(reason: str) -> str:
+    """Why a job is no demand now, whatever becomes free; empty if it is one."""
+    if reason in _NOT_READY:
+        return _NOT_READY[reason]
+    if reason.startswith("ReqNodeNotAvail") and "eserved" in reason:
+        return f"it would run into a reservation ({reason})"
+    if reason.startswith(("Assoc", "QOS", "Max")) and reason not in _OUR_LIMITS:
+        return f"a limit that the site set beside ours holds it ({reason})"
+    return ""
+
+
+def racks(said: str) -> dict[str, str]:
+    """Node to leaf switch, or to block, from ``scontrol show topology``."""
+    leaves = re.findall(r"^(?:SwitchName=(\S+) Level=0|BlockName=(\S+)) .*?Nodes=(\S+)", said, re.MULTILINE)
+    return {node: switch or block for switch, block, names in leaves for node in parse.nodes(names)}
+
+
+def associations(said: str) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """Accounts' parents and their GPU limits, from ``scontrol -o show assoc_mgr flags=assoc``."""
+    parents: dict[str, str] = {}
+    caps: dict[str, dict[str, int]] = {}
+    for line in said.splitlines():
+        found = re.match(r"ClusterName=\S+ Account=(\S+) UserName= ", line)
+        if found is None:
+            continue
+        account = found[1]
+        if parent := re.search(r" ParentAccount=([^\s(]+)", line):
+            parents[account] = parent[1]
+        limits = re.search(r" GrpTRES=(\S*)", line)
+        caps[account] = {
+            tres.lower(): int(amount)
+            for tres, amount in re.findall(r"(gres/[\w:.-]+|cpu|mem)=(\d+)\(", limits[1] if limits else "")
+        }
+    return parents, caps
+
+
+def cluster_name(said: str) -> str:
+    """This cluster's name, from the same text; empty if it has no association yet."""
+    found = re.search(r"^ClusterName=(\S+) Account=", said, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def users(said: str, allowed: str) -> dict[int, User]:
+    """Users by uid, from assoc_mgr's user records and sacctmgr's ``user|account|qos`` lines."""
+    accounts: dict[str, dict[str, frozenset[str]]] = {}
+    for line in allowed.splitlines():
+        user, account, qos = line.split("|")
+        if user:
+            accounts.setdefault(user, {})[account] = frozenset(qos.split(",")) - {""}
+    found = re.findall(r"^UserName=(\S+)\((\d+)\) DefAccount=(\S*) .*?AdminLevel=(.*)$", said, re.MULTILINE)
+    return {
+        int(uid): User(
+            name=name,
+            uid=int(uid),
+            default_account=text(default),
+            accounts=frozen(accounts.get(name, {})),
+            admin=level.strip() in ("Operator", "Administrator"),
+        )
+        for name, uid, default, level in found
+        if uid != "4294967294"
+    }

@@ -1,0 +1,131 @@
+"""What watches the storm sees what it is there to see: by hand-made observations, without Slurm."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from invariants import SETTLE, STALLED, Invariants, Job, Observation, Run
+
+from slurm_gov.policy import loads
+
+POLICY = """
+pools: {h100: {partition: gpu, gres: "gpu:h100"}}
+teams:
+  a: {quota: {h100: 16}, borrow: 8, cohort: c}
+  b: {quota: {h100: 16}, borrow: unlimited, lend: 4, cohort: c}
+cohorts: {c: {}}
+"""
+MARK = "[slurm-gov preempt for={0} team={1} since=100 until=102 run=50: why]"
+
+
+def job(id: int, team: str, gpus: int = 8, state: str = "R", mark: str = "", reason: str = "None") -> Job:
+    held = {"gres/gpu:h100": gpus} if state == "R" else {}
+    return Job(id, 0, state, reason, team, held, "n1", "50", mark)
+
+
+def watched(*observations: tuple[float, list[Job], dict[str, int]], **facts: object) -> list[str]:
+    watch = Invariants(loads(POLICY), {"h100": 40})
+    for name, value in facts.items():
+        setattr(watch, name, value)
+    for now, jobs, caps in observations:
+        watch.watch(Observation(now, tuple(jobs), {team: {"gres/gpu:h100": cap} for team, cap in caps.items()}))
+    return [line.partition(": ")[2] for line in watch.broken]
+
+
+def run(job: int, start: float = 50, end: float = 101) -> Run:
+    return Run(job, "COMPLETED", start, end, "a", "h100", 8)
+
+
+def taken(jobs: list[Job], *runs: Run) -> list[str]:
+    """What is said of those who are told to leave at 100, if these are all runs."""
+    watch = Invariants(loads(POLICY), {"h100": 40})
+    watch.watch(Observation(100.0, tuple(jobs), {team: {"gres/gpu:h100": cap} for team, cap in CAPS.items()}))
+    watch.judge_takings(runs)
+    return watch.broken
+
+
+CAPS = {"a": 24, "b": 32}
+
+
+def test_a_quiet_cluster() -> None:
+    jobs = [job(1, "a"), job(2, "a"), job(3, "a"), job(4, "b")]
+    assert watched(*((float(now), jobs, CAPS) for now in range(60))) == []
+
+
+def test_a_cap_below_the_quota() -> None:
+    assert watched((0.0, [], {"a": 15, "b": 16})) == ["a's cap of h100 is 15, its quota 16"]
+    assert watched((0.0, [], {"b": 16})) == ["a's cap of h100 is None, its quota 16"]
+
+
+def test_use_above_the_cap_for_long() -> None:
+    jobs = [job(1, "a"), job(2, "a"), job(3, "a")]
+    found = watched(*((float(now), jobs, {"a": 16, "b": 16}) for now in range(int(SETTLE) + 3)))
+    assert found == ["for 21 s: a holds 24 h100 beside jobs that are told to leave, and its cap is 16"]
+    leaving = [*jobs[:2], job(3, "a", mark=MARK.format(9, "b"))]
+    assert watched(*((float(now), leaving, {"a": 16, "b": 16}) for now in range(int(SETTLE) + 3))) == []
+
+
+def test_more_than_the_borrow_limit() -> None:
+    jobs = [job(number, "a") for number in range(4)]
+    assert watched((0.0, jobs, {"a": 40, "b": 16})) == [
+        "a holds 32 h100, and may hold 24 (16 above quotas, 0 before)"
+    ]
+
+
+def test_what_an_owner_takes_nobody_keeps_from_it() -> None:
+    """Together a and b may hold 36. B borrows all of it that a leaves; then a starts within its quota."""
+    both = POLICY.replace("cohorts: {c: {}}", "cohorts: {c: {borrow: 4}}")
+    borrows, starts = [job(number, "b") for number in range(4)], job(9, "a")
+    assert watched((0.0, borrows, CAPS), (1.0, [*borrows, starts], CAPS), policy=loads(both)) == []
+    more = job(10, "b")
+    found = watched((0.0, borrows, CAPS), (1.0, [*borrows, starts], CAPS), (50.0, [*borrows, starts, more], CAPS),
+                    policy=loads(both))  # fmt: skip
+    assert found == ["c holds 48 h100, and may hold 36 (24 above quotas, 16 before)"]
+
+
+def test_more_than_is_lent() -> None:
+    """Of a's quota all is lent, of b's 4, and 8 are in no quota: 28."""
+    jobs = [job(number, "b") for number in range(6)]
+    assert watched((0.0, jobs[:5], {"a": 16, "b": 48})) == []
+    assert watched((0.0, jobs, {"a": 16, "b": 48})) == ["32 h100 are borrowed, and no more than 28 can be lent"]
+
+
+def test_somebody_within_quota_preempted_for_another_team() -> None:
+    mine = [job(1, "a"), job(2, "a", mark=MARK.format(9, "b"))]
+    runs = [run(number) for number in (1, 2, 3, 4)]
+    assert "is preempted: its team held at most 16" in taken(mine, *runs[:2])[0]
+    assert taken(mine, *runs[:3]) == []
+    two = [job(1, "a"), job(2, "a", mark=MARK.format(9, "b")), job(3, "a", mark=MARK.format(9, "b"))]
+    assert "and 2 of its jobs with 16 are taken at once" in taken(two, *runs[:3])[0]
+    assert taken(two, *runs) == []
+    # Who had ended before, began later, or is another's, was not held then.
+    for other in (run(5, 0, 80), run(5, 103, 110), replace(run(5), account="b"), replace(run(5), pool="a100")):
+        assert taken(mine, *runs[:2], other) != []
+    assert taken(mine, *runs[:2], run(5, 100, 100)) == [], "a run too short to be seen"
+    within_team = [job(1, "a"), job(2, "a", mark=MARK.format(9, "a"))]
+    assert taken(within_team, *runs[:2]) == []
+
+
+def test_twice_for_the_same() -> None:
+    first = [job(1, "a"), job(2, "a"), job(3, "a", mark=MARK.format(9, "b"))]
+    mark = first[2].comment.replace("since=100", "since=105").replace("run=50", "run=70")
+    again = [*first[:2], Job(3, 0, "R", "None", "a", {"gres/gpu:h100": 8}, "n1", "70", mark)]
+    assert watched((0.0, first, CAPS), (5.0, again, CAPS)) == ["job 3 is preempted for 9 a second time"]
+    assert watched((0.0, first, CAPS), (5.0, again, CAPS), arrays={9}) == []
+    spared = [*first[:2], job(3, "a", mark=MARK.format(9, "b").replace(": why", " spared: why"))]
+    assert watched((0.0, first, CAPS), (2.0, spared, CAPS), (5.0, again, CAPS)) == []
+
+
+def test_one_that_cannot_be_requeued() -> None:
+    jobs = [job(1, "a"), job(2, "a"), job(3, "a", mark=MARK.format(9, "b"))]
+    assert watched((0.0, jobs, CAPS), keep={3}) == ["job 3 cannot be requeued and is preempted"]
+
+
+@pytest.mark.parametrize(("reason", "stalls"), [("Resources", True), ("BeginTime", False)])
+def test_a_team_that_waits_within_its_quota(reason: str, stalls: bool) -> None:
+    jobs = [job(1, "a"), job(2, "a", state="PD", reason=reason)]
+    times = [10.0 * step for step in range(int(STALLED / 10) + 3)]
+    found = watched(*((now, jobs, CAPS) for now in times), small={2}, demand={2: ("a", "h100", 8)})
+    assert bool(found) is stalls
+    assert found == [] or "a has waited" in found[0]

@@ -1,0 +1,1202 @@
+"""Every rule of slurm_gov/core, broken: (name, file, exact text, replacement).
+
+A text must be found exactly once in its file; where a rule is rewritten, its mutation is to be rewritten with it.
+A name says what the core would do then.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Mutation(NamedTuple):
+    """One broken rule."""
+
+    file: str
+    name: str
+    old: str
+    new: str
+
+
+def _in(file: str, *broken: tuple[str, str, str]) -> list[Mutation]:
+    return [Mutation(f"slurm_gov/core/{file}.py", *one) for one in broken]
+
+
+SHARES = _in(
+    "shares",
+    (
+        "lend limits are ignored",
+        "0 if lend is None else max(0, amount - lend)",
+        "0",
+    ),
+    (
+        "borrow limits are ignored",
+        "if quota is not None and quota.borrow is not None:",
+        "if False:",
+    ),
+    (
+        "a borrow limit does not count what is used",
+        "self.subtree.get(resource, 0) + quota.borrow - (used if used > kept else kept)",
+        "self.subtree.get(resource, 0) + quota.borrow - kept",
+    ),
+    (
+        "what is kept is lost while others hold too much",
+        "return kept - used + above if above > 0 else kept - used",
+        "return kept - used + above",
+    ),
+    (
+        "a team at its quota counts as over it",
+        "if usage.get(resource, 0) > subtree.get(resource, 0):",
+        "if usage.get(resource, 0) >= subtree.get(resource, 0):",
+    ),
+    (
+        "a borrow limit does not bound what a team could ever hold",
+        "return most if borrow is None else min(most, subtree + borrow)",
+        "return most",
+    ),
+    (
+        "weights are ignored",
+        "else (False, ratio / self.weight)",
+        "else (False, ratio)",
+    ),
+    (
+        "weight 0 is not last",
+        "(ratio > 0, ratio) if self.weight == 0",
+        "(False, ratio) if self.weight == 0",
+    ),
+    (
+        "unallocated capacity is always lent",
+        "if policy.lend_unallocated else 0",
+        "if True else 0",
+    ),
+    (
+        "cohorts without a parent lend to one another",
+        "replace(quota, lend=0)",
+        "quota",
+    ),
+    (
+        "the quotas of cohorts are not counted",
+        "(*_quotas_of(policy.teams), *_quotas_of(policy.cohorts))",
+        "(*_quotas_of(policy.teams),)",
+    ),
+    (
+        "the last GPU of a quota is not the team's",
+        "holder.usage.get(resource, 0) + amount > holder.quota(resource).nominal",
+        "holder.usage.get(resource, 0) + amount >= holder.quota(resource).nominal",
+    ),
+    (
+        "the last GPU that is idle is not lent",
+        "amount > holder.available(resource)",
+        "amount >= holder.available(resource)",
+    ),
+    (
+        "what a team keeps for itself is taken from its cohort",
+        "more -= kept_free",
+        "pass",
+    ),
+    (
+        "what a team keeps for itself is given back to its cohort",
+        "less = above_kept",
+        "pass",
+    ),
+    (
+        "what was borrowed lately does not count",
+        "share += lately * 1000.0 / lendable / (holder.weight or 1)",
+        "pass",
+    ),
+    (
+        "a team is said to lend more than its limit",
+        "unused if quota.lend is None else min(unused, quota.lend)",
+        "unused",
+    ),
+    (
+        "only the outermost cohort's share counts",
+        "shares.reverse()",
+        "del shares[:-1]",
+    ),
+    (
+        "the team's share counts before its cohort's",
+        "shares.reverse()",
+        "pass",
+    ),
+    (
+        "a trial leaves traces in the shares",
+        "            holder.usage[resource] = used\n            holder.version += 1\n        del",
+        "            pass\n        del",
+    ),
+)
+CAPACITY = _in(
+    "capacity",
+    (
+        "nodes of other partitions count as the pool's",
+        "pool.tres in node.gpus and not set(pool.partitions).isdisjoint(node.partitions)",
+        "pool.tres in node.gpus",
+    ),
+    (
+        "what was borrowed lately counts too much",
+        "seconds * log(2) / policy.half_life",
+        "seconds / policy.half_life",
+    ),
+    (
+        "sick nodes count as capacity",
+        "[node for node in here if all_usable or node.usable]",
+        "here",
+    ),
+)
+CAPS = _in(
+    "caps",
+    (
+        "a parent account's cap does not cover its children's",
+        "caps[higher][tres] += amount",
+        "pass",
+    ),
+    (
+        "GPUs of no pool are capped",
+        "            mine[tres] += amount",
+        "            pass",
+    ),
+    (
+        "the untyped cap is of one pool alone",
+        "own[team].get(pool.untyped_tres, 0) + held[pool.name]",
+        "held[pool.name]",
+    ),
+) + _in(
+    "standings",
+    (
+        "a cap falls below the quota",
+        "max(quotas[resource].nominal if resource in quotas else 0, will_hold(team, resource))",
+        "will_hold(team, resource)",
+    ),
+    (
+        "a cap is the quota, whatever is lent",
+        "max(quotas[resource].nominal if resource in quotas else 0, will_hold(team, resource))",
+        "quotas[resource].nominal if resource in quotas else 0",
+    ),
+    (
+        "quotas above the capacity are not reported",
+        "if quotas > capacity:",
+        "if False:",
+    ),
+)
+VICTIMS = _in(
+    "victims",
+    (
+        "jobs that are ending already are preempted",
+        "if victim.job.state is RunState.COMPLETING:",
+        "if False:",
+    ),
+    (
+        "nothing keeps a job from being preempted",
+        "            if kept is None:\n                place",
+        "            if True:\n                place",
+    ),
+    (
+        "the highest priority goes first",
+        "(*self.part, priority, -job.start, job.id)",
+        "(*self.part, -priority, -job.start, job.id)",
+    ),
+    (
+        "the longest running goes first",
+        "(*self.part, priority, -job.start, job.id)",
+        "(*self.part, priority, job.start, job.id)",
+    ),
+    (
+        "of equal ones the lower id goes first",
+        "(*self.part, priority, -job.start, job.id)",
+        "(*self.part, priority, -job.start, -job.id)",
+    ),
+    (
+        "jobs already leaving are not taken first",
+        "self.part = (not self.leaving, not job.requeueable)",
+        "self.part = (False, not job.requeueable)",
+    ),
+    (
+        "jobs that cannot be requeued are not taken last",
+        "self.part = (not self.leaving, not job.requeueable)",
+        "self.part = (not self.leaving, False)",
+    ),
+    (
+        "equal priority within the team is taken",
+        "if victim.priority < preemptor.priority:",
+        "if victim.priority <= preemptor.priority:",
+    ),
+    (
+        "older jobs of equal priority are taken",
+        "victim.job.submit > preemptor.submit",
+        "victim.job.submit < preemptor.submit",
+    ),
+    (
+        "preempt_within_team: never is ignored",
+        "if rule is WithinTeam.NEVER:",
+        "if False:",
+    ),
+    (
+        "reclaim: lower_priority takes equal ones",
+        "(lower_only and victim.priority >= preemptor.priority)",
+        "(lower_only and victim.priority > preemptor.priority)",
+    ),
+    (
+        "reclaim: never takes back all the same",
+        "here.above() if own.reclaim is not Reclaim.NEVER else ()",
+        "here.above()",
+    ),
+    (
+        "a team is taken from until nothing is left",
+        "if not _still_over_quota(working.shares, candidate, preemptor):",
+        "if False:",
+    ),
+    (
+        "only the victim's team must be over its quota, not its cohorts",
+        "            return False\n        holder = holder.parent\n    return True",
+        "            return False\n        holder = None\n    return True",
+    ),
+    (
+        "whoever turned out not to be needed leaves too",
+        "        if not fits():\n            working.remove(candidate.victim)\n            needed.append",
+        "        if True:\n            working.remove(candidate.victim)\n            needed.append",
+    ),
+    (
+        "the first victims are never put back",
+        "for candidate in reversed(taken[:-1]):",
+        "for candidate in reversed(taken[1:-1]):",
+    ),
+    (
+        "borrowing is tried before staying within quota",
+        "return (False, True)",
+        "return (True, False)",
+    ),
+    (
+        "borrow_preempts has no highest priority",
+        "victim.priority > rule.max_priority:",
+        "False:",
+    ),
+    (
+        "borrow_preempts leaves out the highest priority",
+        "victim.priority > rule.max_priority:",
+        "victim.priority >= rule.max_priority:",
+    ),
+    (
+        "borrow_preempts takes equal priority",
+        "if rule is None or victim.priority >= preemptor.priority:",
+        "if rule is None or victim.priority > preemptor.priority:",
+    ),
+    (
+        "priority is no cost",
+        "priority = max(priority, victim.priority)",
+        "pass",
+    ),
+    (
+        "a checkpoint is no gain",
+        "now - job.kept)",
+        "now - job.start)",
+    ),
+    (
+        "GPUs are no cost",
+        "work += victim.gpus * max(0.0,",
+        "work += max(0.0,",
+    ),
+    (
+        "those who leave already cost something",
+        "        if not victim.leaving:\n            kept",
+        "        if True:\n            kept",
+    ),
+    (
+        "victims: cheapest is in_order",
+        "return by_node if by_node is not None and cost(by_node, now) < least else by_order",
+        "return by_order",
+    ),
+    (
+        "victims: in_order is cheapest",
+        "by_order is None or policy.preemption.victims is Victims.IN_ORDER or not",
+        "by_order is None or not",
+    ),
+    (
+        "a team at its quota takes what it has no advantage for",
+        "if holder.usage.get(resource, 0) >= holder.quota(resource).nominal:\n"
+        "            return False\n    return True",
+        "if holder.usage.get(resource, 0) > holder.quota(resource).nominal:\n"
+        "            return False\n    return True",
+    ),
+    (
+        "a cohort's quota gives no advantage",
+        "advantage = advantage or fits",
+        "pass",
+    ),
+    (
+        "own jobs of a lower class are not worth a search",
+        "if lowest < priority or (equal and lowest == priority):",
+        "if False:",
+    ),
+    (
+        "what is a cohort's is not worth a search",
+        "        if advantage:\n            return True\n        if _at_borrow_limit(here",
+        "        if _at_borrow_limit(here",
+    ),
+    (
+        "who has left for a job is asked to leave for it again",
+        "    return preemptor.job != 0 and victim.left_for.get(preemptor.job, -inf) >= preemptor.submit",
+        "    return False",
+    ),
+    (
+        "who left for a job is not asked by it when it waits anew",
+        "victim.left_for.get(preemptor.job, -inf) >= preemptor.submit",
+        "preemptor.job in victim.left_for",
+    ),
+    (
+        "jobs with candidates of their own count as the same",
+        "or self._some_left or not self._same_for_others()",
+        "or not self._same_for_others()",
+    ),
+)
+FAIRNESS = _in(
+    "fairness",
+    (
+        "final_share leaves equal shares alone",
+        "return mine <= after",
+        "return mine < after",
+    ),
+    (
+        "final_share looks at the share before the loss",
+        "return mine <= after",
+        "return mine <= before",
+    ),
+    (
+        "initial_share takes from equal shares",
+        "return mine < before",
+        "return mine <= before",
+    ),
+    (
+        "the smallest share is taken from",
+        "share > largest or",
+        "share < largest or",
+    ),
+    (
+        "within its quota a team goes by shares",
+        "if target is self.own or self.within_quota:",
+        "if target is self.own:",
+    ),
+    (
+        "a team is taken from on and on",
+        "break  # the shares have changed: another team's may be the largest now",
+        "pass",
+    ),
+    (
+        "the second rule is never tried",
+        "hunt.run(first) or (second is not None and hunt.run_again(second))",
+        "hunt.run(first)",
+    ),
+    (
+        "the second rule takes again and again from one",
+        "            self.targets.drop(target)\n",
+        "            pass\n",
+    ),
+    (
+        "whoever borrows nothing is taken from",
+        "or not (share.borrows or child in self.own_side)",
+        "or False",
+    ),
+    (
+        "of equal shares a team goes before a cohort",
+        "if not child.is_team:\n            return True",
+        "if not child.is_team:\n            return False",
+    ),
+    (
+        "its own job does not count in the share",
+        "self.shares.add(preemptor.team, preemptor.amounts)",
+        "pass",
+    ),
+)
+ROOM = _in(
+    "room",
+    (
+        "nodes that are not usable are room",
+        "(node for node in nodes if all_usable or node.usable)",
+        "(node for node in nodes)",
+    ),
+    (
+        "exclusive jobs share their nodes",
+        "if request.exclusive and free.jobs > 0:",
+        "if False:",
+    ),
+    (
+        "exclusive jobs take only what they ask for",
+        "    if request.exclusive:\n        return Held(",
+        "    if False:\n        return Held(",
+    ),
+    (
+        "CPUs do not count",
+        "and free.cpus >= cpus and free.memory >= memory",
+        "and free.memory >= memory",
+    ),
+    (
+        "memory does not count",
+        "and free.cpus >= cpus and free.memory >= memory",
+        "and free.cpus >= cpus",
+    ),
+    (
+        "memory of a spread job does not count",
+        "cpus if free.memory >= request.memory_per_node else 0",
+        "cpus",
+    ),
+    (
+        "memory per CPU does not count",
+        "cpus = min(cpus, free.memory // request.memory_per_cpu)",
+        "pass",
+    ),
+    (
+        "CPUs of a spread job do not count",
+        "most = min(most, max(0, cpus) * total // request.cpus)",
+        "pass",
+    ),
+    (
+        "a task's GPUs may be torn apart",
+        "return most - most % max(1, request.gpus_per_task)",
+        "return most",
+    ),
+    (
+        "a spread job has fewer nodes than it asks for",
+        "missing - unit * max(0, count - len(chosen) - 1)",
+        "missing",
+    ),
+    (
+        "excluded nodes are used",
+        "apart = request.excluded_nodes | request.required_nodes",
+        "apart = request.required_nodes",
+    ),
+    (
+        "features do not count",
+        "and features <= free.node.features and",
+        "and",
+    ),
+    (
+        "required nodes are not needed",
+        "first = [self._free[name] for name in sorted(request.required_nodes)]",
+        "first = []",
+    ),
+    (
+        "required nodes replace no others",
+        "count = max(request.min_nodes, len(request.required_nodes))",
+        "count = request.min_nodes + len(request.required_nodes)",
+    ),
+    (
+        "what is promised later counts as free now",
+        "{tres: amount for tres, amount in gpus.items() if amount > 0},",
+        "{},",
+    ),
+    (
+        "a trial leaves traces in the room",
+        "self._free[held.node].change(held, -sign, -jobs)",
+        "pass",
+    ),
+)
+AHEAD = _in(
+    "ahead",
+    (
+        "jobs step back behind one that its quota could never hold",
+        "        if amount > quota:\n            return False\n",
+        "",
+    ),
+    (
+        "jobs step back behind one that is no larger than those that run",
+        "amount > largest.get((team, resource), 0) and shares",
+        "shares",
+    ),
+    (
+        "jobs step back behind one for which there is room",
+        " and shares.usage(team, resource) + amount > quota:",
+        ":",
+    ),
+    (
+        "jobs step back behind one that has not waited long",
+        "if one.job.submit <= since), None)",
+        "if True), None)",
+    ),
+    (
+        "the head of the line is not the first that waited long",
+        "if wish is not None and (first is None or wish.place < first[0].place):",
+        "if wish is not None:",
+    ),
+    (
+        "who is gone in time steps back too",
+        "    return limit is None or now + limit > time",
+        "    return True",
+    ),
+    (
+        "who runs without a limit will be gone in time",
+        "    return limit is None or now + limit > time",
+        "    return limit is not None and now + limit > time",
+    ),
+    (
+        "the earliest start is that of the first job's end",
+        "if all(amount <= 0 for amount in left.values()):",
+        "if True:",
+    ),
+    (
+        "jobs without a time limit end at once",
+        "if one.job.time_limit else inf",
+        "if one.job.time_limit else 0",
+    ),
+    (
+        "jobs step back though the cap is in nobody's way",
+        "    if not blocked:\n        return {}\n",
+        "",
+    ),
+    (
+        "who could not start anyway steps back",
+        "if batch.failed and all(n <= soon.get(r, n) for r, n in batch.amounts.items()):",
+        "if batch.failed:",
+    ),
+    (
+        "only what is free now is kept for who waited long",
+        "    soon = {} if first is head else",
+        "    soon = {} if False else",
+    ),
+    (
+        "only what is free now is kept for whom others leave",
+        "n + leaves.get(resource, 0) for resource, n in free.items()",
+        "n for resource, n in free.items()",
+    ),
+    (
+        "earlier jobs step back",
+        "bisect_right(batch.wishes, first.place, batch.index, key=_place)",
+        "batch.index",
+    ),
+    (
+        "too many step back behind one",
+        "            if len(later) + len(batch.wishes) - begin > MOST_BEHIND:\n                return {}\n",
+        "",
+    ),
+)
+PLAN = _in(
+    "plan",
+    (
+        "owners are not served first",
+        "            self._serve_owner(batch)\n",
+        "            pass\n",
+    ),
+    (
+        "nobody borrows",
+        "        self._serve_borrowers()\n",
+        "",
+    ),
+    (
+        "the line is not updated after a start",
+        "self.line.update(batch.team)",
+        "pass",
+    ),
+    (
+        "the line is not updated after a preemption",
+        "self.line.update(victim.team)",
+        "pass",
+    ),
+    (
+        "who is preempted already is still in line",
+        "self.line.leave(victim)",
+        "pass",
+    ),
+    (
+        "what leaves frees nothing",
+        "        self.freed += 1\n",
+        "        pass\n",
+    ),
+    (
+        "room that was found full is full for ever",
+        "if self.full_later.get(form) == self.freed:",
+        "if form in self.full_later:",
+    ),
+    (
+        "a start counts for nobody",
+        "self.shares.add(batch.team, batch.amounts)",
+        "pass",
+    ),
+    (
+        "nodes are promised twice",
+        "        self.later.take(held)\n        if reason",
+        "        if reason",
+    ),
+    (
+        "nodes are given twice",
+        "            self.now.take(held)\n        else",
+        "            pass\n        else",
+    ),
+    (
+        "a start leaves the rest of what is free alone",
+        "self.now.no_more_than(self.later, held)",
+        "pass",
+    ),
+    (
+        "jobs that are ending are waited for, for ever",
+        "            if job.state is RunState.COMPLETING:\n                self._will_leave",
+        "            if False:\n                self._will_leave",
+    ),
+    (
+        "the place of one's own victims goes to who is ahead",
+        "if chosen is None or self._another_would_take_it(batch, chosen):",
+        "if chosen is None:",
+    ),
+    (
+        "borrowed places go on to the next team although shares changed",
+        "if place > line[0][0]:",
+        "if False:",
+    ),
+    (
+        "shares of a place in line are not looked at again",
+        "            stand.shares = None\n",
+        "            pass\n",
+    ),
+    (
+        "first_come is fair_share",
+        "if self.policy.idle is Idle.FIRST_COME:",
+        "if False:",
+    ),
+    (
+        "protection begins at once",
+        "if after is None or self.snapshot.now - batch.first.job.submit < after:",
+        "if after is None:",
+    ),
+    (
+        "jobs are protected that could never borrow so much",
+        "if all(borrow is None or n <= borrow for borrow, n in borrowed):",
+        "if True:",
+    ),
+    (
+        "nobody is spared again",
+        "if job.being_preempted and job.state is not RunState.COMPLETING and job.id not in preempted",
+        "if False",
+    ),
+    (
+        "people are preempted for what nobody can judge",
+        "        if not batch.form.request.plain:\n            return None",
+        "        if False:\n            return None",
+    ),
+    (
+        "a job preempts where its limits forbid it to run",
+        "allowed or self.shares.within_quota(batch.team, amounts) or self.shares.fits(batch.team, amounts)",
+        "True",
+    ),
+    (
+        "a job preempts where no nodes come of it",
+        ") and batch.form.place(self.later) is not None",
+        ")",
+    ),
+    (
+        "a team's standing in its quota is not looked at again",
+        "if stand.version != stand.holder.version:",
+        "if stand.version < 0:",
+    ),
+    (
+        "a team that lost a job is no owner again in this cycle",
+        "            self.losers.add(victim.team)\n",
+        "            pass\n",
+    ),
+    (
+        "what is not there yet is lent",
+        "            if held is not None:\n                # Only what is idle now",
+        "            if False:\n                # Only what is idle now",
+    ),
+    (
+        "what is at hand now is looked up once",
+        "        if changes != self.changes and held is not None:",
+        "        if changes < 0:",
+    ),
+    (
+        "what a team may still take is looked up once",
+        "        self.available.clear()\n        self.held.clear()\n",
+        "        pass\n",
+    ),
+    (
+        "who may have no victims has none for ever",
+        "if freed == self.freed and all(batch",
+        "if freed >= 0 and all(batch",
+    ),
+    (
+        "who has none for little may have none for less",
+        "all(batch.amounts.get(r, 0) >= n for r, n in least.items())",
+        "True",
+    ),
+    (
+        "own jobs are taken for a job behind an easier one",
+        "take_own = not self._an_easier_one_waits(batch)",
+        "take_own = True",
+    ),
+    (
+        "owners beyond their quota are served first",
+        "while wish.tasks and self._stand(batch.want).within:",
+        "while wish.tasks:",
+    ),
+    (
+        "what is promised is in the cap already",
+        "        return self.shares_now.usage(team, resource) - self.leaves.get((team, resource), 0)",
+        "        return self.shares.usage(team, resource)",
+    ),
+    (
+        "a cap counts those who must leave",
+        "self.shares_now.usage(team, resource) - self.leaves.get((team, resource), 0)",
+        "self.shares_now.usage(team, resource)",
+    ),
+    (
+        "borrowers start on the credit of those who have yet to leave",
+        "        return not self.preempt or self.shares_now.fits(batch.team, batch.amounts)",
+        "        return True",
+    ),
+    (
+        "who is owed a place stands in line with the others",
+        "        for owed in self._owed():\n",
+        "        for owed in ():\n",
+    ),
+    (
+        "those that are leaving are not owed to anybody",
+        "            owed |= {job.mark.beneficiary for job in jobs if job.mark is not None and job.being_preempted}",
+        "            pass",
+    ),
+    (
+        "one job of an array had its victims, so none has any more",
+        'once = 0 if job.tasks > 1 or "_" in job.display_id else job.id',
+        "once = job.id",
+    ),
+    (
+        "jobs that waited long are overtaken within the quota",
+        "            if not self._waits_behind(batch):\n",
+        "            if True:\n",
+    ),
+    (
+        "earlier jobs wait behind a later one",
+        "if head is None or batch.place <= head.place:",
+        "if head is None:",
+    ),
+    (
+        "who others leave for may be overtaken by its own team",
+        "            self.promised.setdefault(batch.team, []).append(promise)",
+        "            pass",
+    ),
+    (
+        "too many step back in all teams together",
+        "            if len(found) + len(more) > ahead.MOST_IN_ALL:\n                break\n",
+        "",
+    ),
+    (
+        "who waited longest does not come first when few may step back",
+        "key=lambda team: (waits[team], team)",
+        "key=lambda team: team",
+    ),
+)
+DEMAND = _in(
+    "demand",
+    (
+        "exclusive jobs count for what they ask",
+        "        if form.request.exclusive:\n",
+        "        if False:\n",
+    ),
+    (
+        "what a team could just hold is refused",
+        "            if amount > most:\n",
+        "            if amount >= most:\n",
+    ),
+    (
+        "what no node could give is waited for",
+        "if not form.fits_empty:",
+        "if False:",
+    ),
+    (
+        "partitions of no pool are used",
+        "tuple(one for one in job.partitions if one in pool.partitions)",
+        "job.partitions",
+    ),
+    (
+        "jobs of two classes are one kind",
+        "(job.account, job.partitions, job.qos, job.request.shape)",
+        "(job.account, job.partitions, job.request.shape)",
+    ),
+) + _in(
+    "shields",
+    (
+        "protected classes are preempted",
+        "if of_class is not None and of_class.protected:",
+        "if False:",
+    ),
+    (
+        "min_runtime is ignored",
+        "if least and max(0.0, now - job.start) < least:",
+        "if False:",
+    ),
+    (
+        "min_runtime is a moment too long",
+        "max(0.0, now - job.start) < least",
+        "max(0.0, now - job.start) <= least",
+    ),
+    (
+        "max_preemptions allows one more",
+        "len(job.preempted) >= most.count",
+        "len(job.preempted) > most.count",
+    ),
+    (
+        "max_preemptions holds for ever",
+        "        if until > now:\n",
+        "        if True:\n",
+    ),
+    (
+        "the shorter of two minimum run times holds",
+        "return max(own or 0.0, theirs or 0.0)",
+        "return min(own or 0.0, theirs or 0.0)",
+    ),
+    (
+        "jobs that cannot be requeued are preempted",
+        "if not (job.requeueable or rules.cancel_unrequeueable):",
+        "if False:",
+    ),
+    (
+        "a grace period is broken off by min_runtime",
+        "    if job.being_preempted:\n        return None\n",
+        "",
+    ),
+    (
+        "who was spared is told to leave again at once",
+        "if job.was_spared and job.mark is not None and job.mark.deadline > now:",
+        "if False:",
+    ),
+)
+QUEUE = _in(
+    "queue",
+    (
+        "jobs that are no demand are served",
+        "            self.outcome = (Reason.NOT_READY, job.held_back)\n",
+        "            pass\n",
+    ),
+    (
+        "the lowest priority is served first",
+        "self.place = (-job.priority, job.id)",
+        "self.place = (job.priority, job.id)",
+    ),
+    (
+        "of equal priorities the last job is served first",
+        "self.place = (-job.priority, job.id)",
+        "self.place = (-job.priority, -job.id)",
+    ),
+    (
+        "an array has one task",
+        "        wish.tasks -= 1\n",
+        "        wish.tasks = 0\n",
+    ),
+    (
+        "what started in an earlier cycle has started",
+        "            wish.tasks, wish.outcome = wish.job.tasks, None\n",
+        "            pass\n",
+    ),
+    (
+        "what failed in an earlier cycle fails for ever",
+        "        self.failed = False\n\n    @property",
+        "\n    @property",
+    ),
+    (
+        "jobs that are gone wait on",
+        "[wish for wish in self.in_order if not wish.gone]",
+        "self.in_order",
+    ),
+    (
+        "jobs that are gone are served",
+        "[wish for wish in batch.wishes if not wish.gone]",
+        "batch.wishes",
+    ),
+    (
+        "who waits is not in Slurm's order",
+        "            self.in_order.sort(key=_place)\n",
+        "            pass\n",
+    ),
+    (
+        "jobs of a kind are not in Slurm's order",
+        "                batch.wishes.sort(key=_place)\n",
+        "                pass\n",
+    ),
+    (
+        "what waits is counted once and for all",
+        "        self._count(wish, -1, changed)",
+        "        changed.add(wish.batch) if wish.batch else None",
+    ),
+)
+MEMORY = _in(
+    "memory",
+    (
+        "what jobs are to an old policy is remembered",
+        "            policy is self._policy\n",
+        "            True\n",
+    ),
+    (
+        "what jobs are to old accounts is remembered",
+        "            and snapshot.parents == self._parents\n",
+        "",
+    ),
+    (
+        "what jobs are to old nodes is remembered",
+        "            and _same(_what, snapshot.nodes, self._nodes)\n",
+        "",
+    ),
+    (
+        "a running job that changed is as it was",
+        "if one is None or _job(one) is not job:",
+        "if one is None:",
+    ),
+    (
+        "nodes with other GPUs are the same",
+        '_what = attrgetter("name", "partitions", "gpus", "cpus"',
+        '_what = attrgetter("name", "partitions", "cpus"',
+    ),
+    (
+        "capacity that is gone is still there",
+        '"features", "usable")',
+        '"features")',
+    ),
+    (
+        "who left still holds its share",
+        "                    self.shares.remove(one.team, one.use)\n",
+        "                    pass\n",
+    ),
+    (
+        "who left still holds its nodes",
+        "                self.now.give(job.held)\n",
+        "                pass\n",
+    ),
+    (
+        "who left is waited for",
+        "                    self.later.give(job.held)\n",
+        "                    pass\n",
+    ),
+    (
+        "jobs that are ending hold nothing now",
+        "                self.now.take(job.held)\n",
+        "                pass\n",
+    ),
+    (
+        "jobs that are ending hold their nodes for ever",
+        "                if job.state is not RunState.COMPLETING:\n                    self.later.take",
+        "                if True:\n                    self.later.take",
+    ),
+    (
+        "what a cycle did is there in the next",
+        "        for working in (self.now, self.later, self.shares, self.shares_now):\n            working.undo(0)\n",
+        "        pass\n",
+    ),
+)
+MARKS = _in(
+    "marks",
+    (
+        "a reason may end the note",
+        '.translate(str.maketrans("[]", "()"))',
+        "",
+    ),
+    (
+        "a mark of an earlier run holds for this one",
+        "if mark is not None and mark.run != run else ()",
+        "if mark is not None else ()",
+    ),
+    (
+        "what others wrote is lost",
+        'return f"{rest} {note}".strip()',
+        "return note",
+    ),
+    (
+        "earlier preemptions are forgotten",
+        "if earlier := read_preempted(comment, mark.run)[:REMEMBERED]:",
+        "if earlier := ():",
+    ),
+    (
+        "a note may have several lines",
+        're.sub(r"\\s+", " ", reason)',
+        "reason",
+    ),
+    (
+        "for whom a job left before is forgotten",
+        '",".join(f"{at:.0f}:{job}" for at, job in earlier)',
+        '",".join(f"{at:.0f}" for at, job in earlier)',
+    ),
+    (
+        "until when we made a job wait is forgotten",
+        "{f' held={mark.held:.0f}' if mark.held else ''}",
+        "",
+    ),
+    (
+        "that a job was spared is forgotten",
+        "{' spared' if mark.spared else ''}",
+        "",
+    ),
+) + _in(
+    "snapshot",
+    (
+        "an earlier run's mark is this one's",
+        "return self.mark is not None and self.mark.run == self.start and not self.mark.spared",
+        "return self.mark is not None and not self.mark.spared",
+    ),
+    (
+        "who was spared still leaves",
+        " and not self.mark.spared",
+        "",
+    ),
+)
+ACTIONS = _in(
+    "actions",
+    (
+        "who was preempted since a fault comes back as if by the fault",
+        "or (mark is not None and mark.since > fault.at)",
+        "",
+    ),
+    (
+        "a fault of long ago brings a job back",
+        "or submit < fault.at - 1 or",
+        "or",
+    ),
+    (
+        "after a fault a user's own begin time is Slurm's",
+        "begin is not None and begin - submit <= REQUEUE_WAIT",
+        "begin is not None",
+    ),
+    (
+        "where there is no cap none is written",
+        "if tres not in have or want < have[tres]:",
+        "if tres in have and want < have[tres]:",
+    ),
+    (
+        "caps are never lowered",
+        "if tres not in have or want < have[tres]:",
+        "if tres not in have:",
+    ),
+    (
+        "caps are never raised",
+        "elif want > have[tres]:",
+        "elif False:",
+    ),
+    (
+        "the grace period never ends",
+        "if job.mark.deadline <= snapshot.now:",
+        "if False:",
+    ),
+    (
+        "the grace period ends at once",
+        "if job.mark.deadline <= snapshot.now:",
+        "if True:",
+    ),
+    (
+        "without grace a job stays",
+        "        if grace > 0:\n",
+        "        if True:\n",
+    ),
+    (
+        "jobs that cannot be requeued are requeued",
+        "requeue=tuple(one for one in go if one.job.requeueable)",
+        "requeue=tuple(go)",
+    ),
+    (
+        "jobs that can be requeued are cancelled",
+        "cancel=tuple(one for one in go if not one.job.requeueable)",
+        "cancel=tuple(go)",
+    ),
+    (
+        "who ended in its grace period is not requeued",
+        "tuple(job for job in snapshot.ended if job.requeueable)",
+        "()",
+    ),
+    (
+        "a user's own begin time is undone",
+        "    return job.begin - job.submit <= REQUEUE_WAIT or job.begin <= mark.held + HELD_MARGIN",
+        "    return True",
+    ),
+    (
+        "a job of no requeue of ours is let go",
+        " or job.submit < mark.since - 1",
+        "",
+    ),
+    (
+        "a job starts in the second of its requeue",
+        "max(CREDENTIAL_MARGIN, policy.preemption.requeue_delay)",
+        "policy.preemption.requeue_delay",
+    ),
+    (
+        "requeue_delay is ignored",
+        "max(CREDENTIAL_MARGIN, policy.preemption.requeue_delay)",
+        "CREDENTIAL_MARGIN",
+    ),
+    (
+        "a begin time is a fraction too early",
+        "float(ceil(start - snapshot.now))",
+        "float(int(start - snapshot.now))",
+    ),
+    (
+        "the next look is not at the end of the grace period",
+        "next_deadline=min(deadlines, default=None)",
+        "next_deadline=None",
+    ),
+    (
+        "what has just started gets the whole grace period",
+        "min(policy.preemption.grace, max(0.0, snapshot.now - job.start))",
+        "policy.preemption.grace",
+    ),
+    (
+        "who left starts before the job that it left for",
+        "        if reason in _PROMISED:\n",
+        "        if False:\n",
+    ),
+    (
+        "who left waits on although nobody needs its place",
+        "        elif reason is None or reason in _WILL_NOT_START:\n",
+        "        elif False:\n",
+    ),
+    (
+        "who left is told to wait on again and again",
+        "            if begin - snapshot.now < WAIT_ON_WITHIN:\n",
+        "            if True:\n",
+    ),
+    (
+        "what we made a job wait is taken for its user's wish",
+        " or job.begin <= mark.held + HELD_MARGIN",
+        "",
+    ),
+    (
+        "who stepped back is told so in every cycle",
+        "job.behind.until - snapshot.now < wait / 3",
+        "True",
+    ),
+    (
+        "who stepped back is not let go",
+        "        and id not in plan.behind\n        and job.behind.until",
+        "        and False\n        and job.behind.until",
+    ),
+    (
+        "who stepped back is let go while the one ahead is about to start",
+        "        and job.behind.job not in starting\n",
+        "",
+    ),
+    (
+        "who may go is let go again",
+        "        and job.behind.until > snapshot.now\n",
+        "",
+    ),
+    (
+        "all step back at once",
+        "tuple(step_back[:AT_A_TIME])",
+        "tuple(step_back)",
+    ),
+    (
+        "all are let go at once",
+        "tuple(let_go[:AT_A_TIME])",
+        "tuple(let_go)",
+    ),
+    (
+        "many step back for a minute only",
+        "wait = WAIT_ON if len(plan.behind) <= AT_A_TIME else 10 * WAIT_ON",
+        "wait = WAIT_ON",
+    ),
+)
+
+MUTATIONS = [
+    *SHARES,
+    *CAPACITY,
+    *CAPS,
+    *VICTIMS,
+    *FAIRNESS,
+    *ROOM,
+    *AHEAD,
+    *PLAN,
+    *DEMAND,
+    *QUEUE,
+    *MEMORY,
+    *MARKS,
+    *ACTIONS,
+]

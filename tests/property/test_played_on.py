@@ -1,0 +1,146 @@
+"""The plan carried out again and again on a model of Slurm: nothing fights for ever, nobody starves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from checker import Free, excess, pool_of, quota_of, team_of, use_of, wanted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from slurm_model import CYCLE, Slurm
+from test_one_cycle import RULES
+from worlds import NOW, World, nodes_of, pick, policies, waiting_of
+
+from slurm_gov.core.decision import Reason
+from slurm_gov.core.policy import WithinTeam, frozen
+from slurm_gov.core.snapshot import WaitingJob
+
+SETTLED = 3  # so many cycles without a change
+
+
+class Storm:
+    """A cluster and what arrives: in which cycle, what, and for how many cycles of work."""
+
+    def __init__(self, slurm: Slurm, arrivals: list[tuple[int, WaitingJob, int]]) -> None:
+        self.slurm = slurm
+        self.arrivals = arrivals
+        look = replace(slurm.look(), waiting=tuple(job for _, job, _ in arrivals))
+        self.text = repr(World(slurm.policy, look))
+        self.text += "".join(f"    {job.id} arrives at {at} for {work} cycles\n" for at, job, work in arrivals)
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+@st.composite
+def storms(draw: st.DrawFn, grace: float, protect: bool = False) -> Storm:
+    """``protect``: whether jobs that have waited long may keep later ones waiting: then GPUs are idle."""
+    rules = draw(policies())
+    rules = rules if protect else replace(rules, protect_after=None)
+    rules = replace(rules, preemption=replace(rules.preemption, grace=grace, cancel_unrequeueable=False))
+    nodes = nodes_of(draw, rules, healthy=True)
+    accounts = list(rules.teams)
+    jobs = [replace(job, held_back="") for job in waiting_of(draw, rules, nodes, 101, accounts, 9)]
+    arrivals = []
+    at = 0
+    for job in jobs:
+        at += draw(pick([0, 0, 1, 3]))
+        arrivals.append((at, job, draw(pick([2, 1, 5, 20]))))
+    parents = dict.fromkeys(rules.teams, "root")
+    return Storm(Slurm(rules, nodes, parents, NOW), arrivals)
+
+
+def step(slurm: Slurm) -> bool:
+    before = World(slurm.policy, slurm.look())
+    decided, changed = slurm.cycle()
+    for rule in RULES:
+        rule(before, decided)
+    return changed
+
+
+def settle(slurm: Slurm, cycles: int) -> None:
+    """Nothing arrives and nothing ends: the plan must come to rest."""
+    quiet = 0
+    slurm.let_go()
+    for _ in range(cycles):
+        quiet = 0 if step(slurm) else quiet + 1
+        if quiet == SETTLED:
+            return
+    raise AssertionError(f"no rest after {cycles} cycles; requeued so often: {slurm.requeues}")
+
+
+def nothing_idle_that_somebody_may_have(slurm: Slurm) -> None:
+    """At rest, every job that still waits has a limit or the nodes against it."""
+    policy, look = slurm.policy, slurm.look()
+    for job in slurm.waiting.values():
+        pool = pool_of(policy, job)
+        team = team_of(policy, look, job.account)
+        if pool is None or team is None:
+            continue
+        free = Free(slurm.nodes, [run.job for run in slurm.runs.values()])
+        request = replace(job.request, gpus={pool.tres: wanted(job)})
+        if free.place(request, job.partitions[0], pool.tres) is None:
+            continue
+        use = use_of(policy, look, look.running)
+        before = excess(policy, look, use)
+        use[team, pool.name] += wanted(job)
+        within = use[team, pool.name] <= quota_of(policy, team, pool.name).nominal
+        allowed = all(n <= before[place] for place, n in excess(policy, look, use).items())
+        assert not within and not allowed, f"job {job.id} waits although it fits and may start"
+
+
+def run_storm(slurm: Slurm, arrivals: list[tuple[int, WaitingJob, int]]) -> int:
+    at = 0
+    for at, job, work in arrivals:
+        while slurm.now < NOW + CYCLE * at:
+            step(slurm)
+            slurm.pass_time()
+        slurm.submit(job, work)
+    return at
+
+
+@settings(max_examples=250)
+@given(storms(0.0))
+def test_it_comes_to_rest_with_nothing_idle(storm):
+    slurm = storm.slurm
+    run_storm(slurm, storm.arrivals)
+    settle(slurm, 200)
+    nothing_idle_that_somebody_may_have(slurm)
+
+
+@settings(max_examples=250)
+@given(storms(30.0, protect=True))
+def test_everybody_runs_in_the_end(storm):
+    """With no new arrivals every job that can ever run has run, within the time that all together need."""
+    slurm = storm.slurm
+    run_storm(slurm, storm.arrivals)
+    decided = None
+    for _ in range(30 + 3 * sum((work + 3) * job.tasks for _, job, work in storm.arrivals)):
+        if not slurm.waiting:
+            return
+        decided, _ = slurm.cycle()
+        slurm.pass_time()
+        if not slurm.runs and all(one.reason is Reason.CAN_NEVER_RUN for one in decided.decisions):
+            return
+    stuck = {one.job: (one.reason, one.why) for one in decided.decisions if one.reason is not Reason.CAN_NEVER_RUN}
+    assert not stuck, f"still waiting: {stuck}"
+
+
+@settings(max_examples=150)
+@given(storms(0.0))
+def test_quotas_beyond_what_is_healthy_are_no_fight(storm):
+    """Every team is promised more than there is: who runs keeps it, whoever it is, and what is free is used."""
+    slurm = storm.slurm
+    promised = {
+        name: replace(
+            team,
+            quotas=frozen({pool: replace(quota, nominal=1000) for pool, quota in team.quotas.items()}),
+            preempt_within_team=WithinTeam.NEVER,
+        )
+        for name, team in slurm.policy.teams.items()
+    }
+    slurm.policy = replace(slurm.policy, teams=frozen(promised))
+    run_storm(slurm, storm.arrivals)
+    settle(slurm, 200)
+    nothing_idle_that_somebody_may_have(slurm)
+    assert not slurm.requeues

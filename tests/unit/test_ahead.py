@@ -1,0 +1,197 @@
+"""Who goes before whom within a team: a large job and the small ones that would take its room."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clusters import H100, NOW, policy, running, snapshot, team, waiting
+
+from slurm_gov.core.actions import AT_A_TIME, WAIT_ON, Actions, actions
+from slurm_gov.core.ahead import MOST_BEHIND, MOST_IN_ALL
+from slurm_gov.core.decision import Decision, Plan, Reason
+from slurm_gov.core.plan import plan
+from slurm_gov.core.policy import Policy
+from slurm_gov.core.snapshot import Behind, Snapshot, WaitingJob
+
+HOUR = 3600.0
+
+
+def rules(protect_after: float | None = HOUR, quota: int = 16, **ant) -> Policy:
+    return policy(team("ant", quota, borrow=0, **ant), protect_after=protect_after, lend_unallocated=False)
+
+
+def long_ago(job: WaitingJob, hours: float = 2) -> WaitingJob:
+    return replace(job, submit=NOW - hours * HOUR)
+
+
+def small(id: int, gpus: int = 2, **more) -> WaitingJob:
+    more.setdefault("priority", 1000)
+    return waiting(id, "ant", 1, gpus, **more)
+
+
+def reason(decided: Plan, job: int) -> tuple[Reason, str]:
+    return next((one.reason, one.why) for one in decided.decisions if one.job == job)
+
+
+# Ant holds 12 of its 16 with two jobs; job 10 wants both nodes whole.
+HELD = [running(1, "ant", "n1"), running(2, "ant", "n2", gpus=4)]
+LARGE = waiting(10, "ant", 2, priority=2000)
+
+
+# -- one that has waited for long --------------------------------------------------------------------------
+
+
+def test_who_has_waited_for_long_is_not_overtaken_within_the_quota() -> None:
+    decided = plan(rules(), snapshot(2, *HELD, long_ago(LARGE), small(11), small(12, gpus=8)))
+    assert reason(decided, 11) == (
+        Reason.TEAM_AT_LIMIT,
+        "job 10 of team ant is ahead, has waited long and needs the room",
+    )
+    assert decided.behind == {11: 10, 12: 10}, "also one that fits only when something has ended"
+    assert decided.caps["ant"][H100] == 16
+
+
+def test_it_is_the_first_of_several() -> None:
+    other = long_ago(waiting(9, "ant", 2, gpus=7, priority=1500))
+    for waits in ([long_ago(LARGE), other], [other, long_ago(LARGE)]):
+        assert plan(rules(), snapshot(2, *HELD, *waits, small(11))).behind == {9: 10, 11: 10}
+    # Another like job 9 is ahead of job 10, but has not waited for long.
+    new = replace(other, id=8, priority=3000, submit=NOW)
+    assert plan(rules(), snapshot(2, *HELD, long_ago(LARGE), new, other)).behind == {9: 10}
+
+
+def test_who_has_not_or_where_the_policy_says_never_is() -> None:
+    for protect_after, hours in ((HOUR, 0.5), (None, 50)):
+        decided = plan(rules(protect_after), snapshot(2, *HELD, long_ago(LARGE, hours), small(11)))
+        assert reason(decided, 11)[0] is Reason.STARTS_NOW
+        assert decided.behind == {}
+
+
+def test_earlier_ones_go_first_all_the_same() -> None:
+    decided = plan(rules(), snapshot(2, *HELD, long_ago(LARGE), small(9, priority=3000)))
+    assert reason(decided, 9)[0] is Reason.STARTS_NOW
+    assert decided.behind == {}
+
+
+def test_nobody_waits_behind_a_job_that_its_quota_could_never_hold() -> None:
+    decided = plan(rules(quota=12), snapshot(3, HELD[1], long_ago(LARGE), small(11)))
+    assert decided.behind == {}
+    assert reason(decided, 11)[0] is Reason.STARTS_NOW
+
+
+def test_nobody_waits_behind_one_that_is_no_larger_than_those_that_run() -> None:
+    """When one of these ends it is the first in line."""
+    decided = plan(rules(quota=12), snapshot(2, *HELD, long_ago(waiting(10, "ant", priority=2000)), small(11)))
+    assert decided.behind == {}
+
+
+def test_where_too_many_are_behind_none_steps_back() -> None:
+    many = [small(id) for id in range(1000, 1000 + MOST_BEHIND)]
+    assert len(plan(rules(), snapshot(2, *HELD, long_ago(LARGE), *many)).behind) == MOST_BEHIND
+    assert plan(rules(), snapshot(2, *HELD, long_ago(LARGE), *many, small(11))).behind == {}
+
+
+def test_of_several_teams_first_those_whose_jobs_wait_longest() -> None:
+    """Five teams may have a hundred each behind a large one; the sixth must wait."""
+    teams = [f"t{n}" for n in range(6)]
+    jobs = []
+    for n, name in enumerate(teams):
+        jobs += [running(10 * n + 1, name, f"n{2 * n + 1}"), running(10 * n + 2, name, f"n{2 * n + 2}", gpus=4)]
+        jobs.append(replace(long_ago(LARGE, hours=50 if n == 5 else 10 + n), id=900 + n, account=name))
+        jobs += [replace(small(1000 * (n + 1) + m), account=name) for m in range(MOST_BEHIND)]
+    both = policy(*(team(name, 16, borrow=0) for name in teams), protect_after=HOUR, lend_unallocated=False)
+    decided = plan(both, snapshot(12, *jobs))
+    assert set(decided.behind.values()) == {901, 902, 903, 904, 905}
+    assert len(decided.behind) == MOST_IN_ALL
+
+
+def test_when_there_is_room_for_it_nobody_is_behind() -> None:
+    decided = plan(rules(), snapshot(2, long_ago(LARGE), small(11)))
+    assert reason(decided, 10)[0] is Reason.STARTS_NOW
+    assert decided.behind == {}
+
+
+def test_who_is_gone_before_it_could_start_may_go() -> None:
+    """By their time limits ant's jobs leave in an hour: who runs for half an hour is in nobody's way."""
+    held = [replace(job, start=NOW - HOUR, time_limit=2 * HOUR) for job in HELD]
+    short, long = small(11, time_limit=HOUR / 2), small(12, time_limit=2 * HOUR)
+    decided = plan(rules(), snapshot(2, *held, long_ago(LARGE), short, long, small(13)))
+    assert decided.behind == {12: 10, 13: 10}
+    # It needs both of them gone; and nobody can say when one without a limit is.
+    later = [held[0], replace(held[1], time_limit=4 * HOUR)]
+    assert plan(rules(), snapshot(2, *later, long_ago(LARGE), small(12, time_limit=2 * HOUR))).behind == {}
+    unlimited = [replace(held[0], time_limit=None), held[1]]
+    assert plan(rules(), snapshot(2, *unlimited, long_ago(LARGE), short)).behind == {11: 10}
+
+
+def test_other_teams_are_not_concerned() -> None:
+    both = policy(team("ant", 16, borrow=0), team("bee", 8), protect_after=HOUR)
+    decided = plan(both, snapshot(3, *HELD, long_ago(LARGE), replace(small(11), account="bee")))
+    assert reason(decided, 11)[0] is Reason.STARTS_NOW
+    assert decided.behind == {}
+
+
+# -- one for which others leave ----------------------------------------------------------------------------
+
+
+def test_what_leaves_early_is_not_for_those_behind() -> None:
+    victims = [running(1, "ant", "n1", qos="experiment"), running(2, "ant", "n2", qos="experiment")]
+    large = replace(LARGE, qos="inference")
+    jobs = [
+        small(11, qos="experiment"),
+        small(12, gpus=8, qos="experiment"),
+        small(13, qos="inference", priority=3000),
+    ]
+    decided = plan(rules(None), snapshot(2, *victims, large, *jobs[:2]))
+    assert {one.job for one in decided.preempt} == {1, 2}
+    assert decided.behind == {11: 10, 12: 10}
+    # Not who is ahead of it; and nobody if the cap does not stand in its way.
+    assert 13 not in plan(rules(None), snapshot(2, *victims, large, *jobs)).behind
+    # Nor whom what leaves would not let start.
+    others = [running(n, "ant", f"n{n}", qos="inference") for n in (3, 4)]
+    three = waiting(14, "ant", 3, qos="training")
+    decided = plan(rules(None, quota=32), snapshot(4, *victims, *others, large, jobs[0], three))
+    assert decided.behind == {11: 10}
+    wide = plan(rules(None, quota=64), snapshot(2, *victims, large, *jobs[:2]))
+    assert {one.job for one in wide.preempt} == {1, 2}
+    assert wide.behind == {}
+
+
+# -- what is done about it ---------------------------------------------------------------------------------
+
+
+def todo(now: Snapshot, behind: dict[int, int], *decisions: Decision) -> Actions:
+    return actions(rules(), now, Plan({}, behind=behind, decisions=decisions))
+
+
+def held(until: float, job: int = 10) -> WaitingJob:
+    return replace(small(11), behind=Behind(job, NOW + until), slurm_reason="BeginTime", begin=NOW + until)
+
+
+def test_it_is_told_to_wait_and_again_before_that_is_over() -> None:
+    for job in (small(11), held(10)):
+        (found,) = todo(snapshot(2, job), {11: 10}).step_back
+        assert (found[0], found[1]) == (job, Behind(10, NOW + WAIT_ON))
+    assert not todo(snapshot(2, held(50)), {11: 10})
+
+
+def test_it_is_let_go_when_nobody_is_ahead_any_more() -> None:
+    assert todo(snapshot(2, held(50)), {}).let_go == (held(50),)
+    assert not todo(snapshot(2, held(-1)), {}), "it may go already"
+    assert not todo(snapshot(2, small(11)), {})
+
+
+def test_not_while_the_one_ahead_is_about_to_start() -> None:
+    starts = Decision(10, "10", "ant", "h100", Reason.STARTS_NOW, "it starts")
+    assert not todo(snapshot(2, held(50)), {}, starts).let_go
+    waits = starts._replace(reason=Reason.TEAM_AT_LIMIT)
+    assert todo(snapshot(2, held(50)), {}, waits).let_go
+
+
+def test_not_all_at_once_and_for_longer_if_they_are_many() -> None:
+    many = [small(id) for id in range(1000, 1000 + 3 * AT_A_TIME)]
+    step_back = todo(snapshot(2, *many), {job.id: 10 for job in many}).step_back
+    assert [job.id for job, _ in step_back] == list(range(1000, 1000 + AT_A_TIME))
+    assert {note.until for _, note in step_back} == {NOW + 10 * WAIT_ON}
+    noted = [replace(job, behind=Behind(10, NOW + 50)) for job in many]
+    assert [job.id for job in todo(snapshot(2, *noted), {}).let_go] == list(range(1000, 1000 + AT_A_TIME))

@@ -1,0 +1,87 @@
+"""The tree of teams and cohorts: what is kept, lent and shared, in figures that a person can work out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log
+
+from clusters import H100, node, policy, running, snapshot, team
+
+from slurm_gov.core.capacity import Ground, lately
+from slurm_gov.core.policy import Cohort, Quota, frozen
+from slurm_gov.core.shares import SHARED, Shares, lent_by
+from slurm_gov.core.snapshot import Node
+
+
+def cohort(name: str, parent: str | None = None, quota: int = 0, **limits: int | None) -> Cohort:
+    return Cohort(name, parent, frozen({"h100": Quota(quota, **limits)}))
+
+
+def test_what_could_be_lent_to_a_cohort_is_bounded_by_its_borrow_limit() -> None:
+    rules = policy(
+        team("a", 16, cohort="low"),
+        team("b", 64, cohort="top"),
+        cohorts=frozen({"top": cohort("top"), "low": cohort("low", "top", borrow=8)}),
+    )
+    shares = Shares(rules, {"h100": 80})
+    assert shares.cohort("top").potential("h100") == 80
+    assert shares.cohort("low").potential("h100") == 24
+    shares.add("a", {"h100": 24})
+    assert shares.holder("a").share().weighted == 8 * 1000 / 24
+
+
+def test_a_cohorts_quota_is_not_lent_as_if_nobody_had_been_given_it() -> None:
+    rules = policy(team("a", 16, cohort="c"), cohorts=frozen({"c": cohort("c", quota=32)}))
+    assert Shares(rules, {"h100": 64}).unallocated("h100") == 16
+
+
+def test_nodes_in_other_partitions_are_not_the_pools() -> None:
+    beside = Node("x1", ("interactive",), frozen({H100: 8}), 64, 512_000)
+    found = snapshot([node("n1"), node("n2", usable=False), beside])
+    rules = policy(team("a", 8))
+    assert Ground(rules, found.nodes).healthy == {"h100": 8}
+    assert Ground(rules, found.nodes, all_usable=True).healthy == {"h100": 16}
+
+
+def test_what_was_borrowed_lately_is_an_average_over_the_half_life() -> None:
+    """Eight GPUs borrowed all the time leave 8 x half-life / ln 2 GPU-seconds."""
+    rules = policy(team("a", 8), half_life=1000.0)
+    seen = replace(snapshot(1), borrowed_lately=frozen({"a": 8 * 1000.0 / log(2)}))
+    assert round(lately(rules, seen)["a"], 9) == 8
+    assert lately(replace(rules, half_life=None), seen) == {}
+
+
+def test_nobody_lends_more_than_its_limit() -> None:
+    rules = policy(team("a", 32, lend=4), team("b", 32, lend=None), team("c", 0))
+    shares = Shares(rules, {"h100": 64})
+    shares.add("c", {"h100": 36})
+    assert lent_by(rules, shares, "h100") == {"a": 4, "b": 32, "c": 0}
+    shares.add("a", {"h100": 30})
+    assert lent_by(rules, shares, "h100")["a"] <= 2
+
+
+def test_the_outermost_cohorts_share_comes_first() -> None:
+    """Who is served first is decided between the outermost cohorts before it is between their teams."""
+    rules = policy(
+        team("busy", 0, cohort="full"),
+        team("calm", 0, cohort="full"),
+        team("lone", 8, cohort="idle", fair_share_weight=1),
+        cohorts=frozen(
+            {"top": cohort("top", quota=64), "full": cohort("full", "top"), "idle": cohort("idle", "top")}
+        ),
+    )
+    shares = Shares(rules, {"h100": 72})
+    shares.add("busy", {"h100": 32})
+    first, second = shares.shares_with("calm", {"h100": 8}), shares.shares_with("lone", {"h100": 8})
+    assert len(first) == 4  # the cluster, top, its cohort, the team
+    assert first[2] > second[2]
+    assert first[3] == (True, 8 * 1000 / 72)
+    assert first > second
+
+
+def test_sharing_by_nobody_in_particular_is_one_cohort() -> None:
+    shares = Shares(policy(team("a", 16), team("b", 16)), {"h100": 32})
+    assert shares.related("a") == shares.related("b") == SHARED
+    use = running(1, "a", "n1 n2 n3", gpus=8)
+    shares.add("a", {"h100": sum(one.gpus[H100] for one in use.held)})
+    assert shares.available("b", "h100") == 8

@@ -1,0 +1,243 @@
+"""Rules of one cycle that few clusters need, each where it alone makes the difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clusters import H100, NOW, node, policy, running, snapshot, team, waiting
+
+from slurm_gov.core.decision import Decision, Plan, Reason
+from slurm_gov.core.plan import plan
+from slurm_gov.core.policy import BorrowPreempts, Cohort, Idle, Quota, Reclaim, WithinTeam, frozen
+from slurm_gov.core.snapshot import Mark, Node, Preempted, Request, RunState, WaitingJob
+
+
+def decision(decided: Plan, job: int) -> Decision:
+    return next(one for one in decided.decisions if one.job == job)
+
+
+def victims(decided: Plan) -> list[int]:
+    return sorted(one.job for one in decided.preempt)
+
+
+def on(job: WaitingJob, **request) -> WaitingJob:
+    """The job with something else asked of the nodes."""
+    return replace(job, request=replace(job.request, **request))
+
+
+# -- what changes while a plan is made ---------------------------------------------------------------------
+
+
+def test_a_start_that_borrows_puts_its_teams_jobs_in_line() -> None:
+    """Job 1 is within its team's quota until job 5 borrows; then it may go for a borrower of higher priority."""
+    rules = policy(
+        team("ant", 8), team("bee", 0, borrow_preempts=BorrowPreempts()), team("absent", 8), idle=Idle.FIRST_COME
+    )
+    jobs = [
+        running(1, "ant", "n1", qos="experiment"),
+        waiting(5, "ant", priority=2000, qos="experiment"),
+        waiting(6, "bee", priority=1000, qos="inference"),
+    ]
+    decided = plan(rules, snapshot(2, *jobs))
+    assert decision(decided, 5).reason is Reason.STARTS_NOW
+    assert victims(decided) == [1]
+
+
+def test_what_one_job_frees_the_first_of_those_that_found_nothing_gets_in_the_next_cycle() -> None:
+    """Job 1 finds no room, nor does job 3, just like it; then job 2 takes back two nodes and needs one."""
+    rules = policy(team("lame", 16, reclaim=Reclaim.NEVER), team("owner", 8), team("guest", 0))
+    guest = running(9, "guest", "n1 n2")
+    jobs = [waiting(1, "lame", priority=3000), waiting(2, "owner", priority=2000), waiting(3, "lame", priority=1000)]
+    decided = plan(rules, snapshot(2, guest, *jobs))
+    assert victims(decided) == [9]
+    assert all("no borrower's job that may go" in decision(decided, job).why for job in (1, 3))
+    gone = snapshot(2, replace(guest, state=RunState.COMPLETING), *jobs)
+    assert decision(plan(rules, gone), 1).why.endswith("starts when job 9 has ended")
+
+
+def test_a_team_at_its_limit_that_loses_a_job_is_no_longer_at_it_in_the_next_cycle() -> None:
+    rules = policy(
+        team("ant", 8, borrow=8),
+        team("bee", 0, borrow_preempts=BorrowPreempts()),
+        team("absent", 24),
+        idle=Idle.FIRST_COME,
+    )
+    leaves = running(1, "ant", "n1", qos="experiment")
+    jobs = [
+        running(2, "ant", "n2", qos="inference"),
+        waiting(11, "ant", priority=3000, qos="experiment"),
+        on(waiting(10, "bee", priority=2000, qos="inference"), required_nodes=frozenset({"n1"})),
+        waiting(12, "ant", priority=1000, qos="experiment"),
+    ]
+    decided = plan(rules, snapshot(4, leaves, *jobs))
+    assert victims(decided) == [1]
+    assert [decision(decided, job).reason for job in (11, 12)] == [Reason.TEAM_AT_LIMIT] * 2
+    decided = plan(rules, snapshot(4, *jobs))
+    assert [decision(decided, job).reason for job in (11, 12)] == [Reason.STARTS_NOW, Reason.TEAM_AT_LIMIT]
+
+
+def test_nobody_leaves_for_a_job_whose_place_another_of_the_team_would_take() -> None:
+    """Job 11 is ahead, may preempt nobody, and takes its GPUs wherever they are: also those of job 1."""
+    rules = policy(team("ant", 8))
+    spread = replace(waiting(11, "ant", qos="experiment", priority=2000), request=Request(frozen({H100: 8}), cpus=8))
+    jobs = [running(1, "ant", "n1", qos="experiment"), waiting(12, "ant", qos="inference")]
+    assert victims(plan(rules, snapshot(1, *jobs))) == [1]
+    assert victims(plan(rules, snapshot(1, *jobs, spread))) == []
+
+
+def test_who_others_have_left_for_is_served_before_all_other_borrowers() -> None:
+    """Job 1 has left for job 10; ant, which holds nothing, would be served first otherwise."""
+    rules = policy(team("ant", 0), team("bee", 0), team("absent", 16))
+    free = [running(2, "bee", "n1"), waiting(10, "bee", priority=2000), waiting(11, "ant", priority=3000)]
+    assert decision(plan(rules, snapshot(2, *free)), 11).reason is Reason.STARTS_NOW
+    mark = Mark(10, "bee", NOW - 30, NOW - 1, NOW - 900)
+    gone = replace(waiting(1, "bee"), mark=mark, held_back="its begin time has not come")
+    decided = plan(rules, snapshot(2, *free, gone))
+    assert [decision(decided, job).reason for job in (10, 11)] == [Reason.STARTS_NOW, Reason.NOTHING_TO_BORROW]
+    # As long as it is leaving the place is not there; and when job 10 is gone nobody is owed it.
+    leaving = replace(running(1, "bee", "n2"), mark=replace(mark, run=NOW - 100))
+    assert [one.job for one in plan(rules, snapshot(2, *free, leaving)).preempt] == []
+    assert decision(plan(rules, snapshot(2, free[0], free[2], gone)), 11).reason is Reason.STARTS_NOW
+
+
+def test_nobody_borrows_on_the_credit_of_those_who_have_yet_to_leave() -> None:
+    """Ant and bee may hold 24 together, and do. Job 1 must leave for the owner; node n4 is free, but job 11 may have
+    it only when job 1 has left: until then they would hold 32.
+    """
+    both = frozen({"pair": Cohort("pair", None, frozen({"h100": Quota(0, borrow=16)}))})
+    rules = policy(
+        team("ant", 0, cohort="pair"),
+        team("bee", 8, cohort="pair"),
+        team("owner", 24, cohort="top", borrow=0),
+        cohorts=frozen({"top": Cohort("top"), "pair": replace(both["pair"], parent="top")}),
+    )
+    jobs = [running(1, "ant", "n1", qos="experiment"), running(2, "ant", "n2"), running(3, "bee", "n3")]
+    waits = [on(waiting(10, "owner", priority=2000), required_nodes=frozenset({"n1"})), waiting(11, "bee")]
+    decided = plan(rules, snapshot(4, *jobs, *waits))
+    assert victims(decided) == [1]
+    assert "it may borrow when those that were told to leave have left" in decision(decided, 11).why
+    assert decided.caps["bee"][H100] == 8
+    after = plan(rules, snapshot(4, *jobs[1:], *waits))
+    assert decision(after, 11).reason is Reason.STARTS_NOW
+    assert after.caps["bee"][H100] == 16
+
+
+def test_nobody_is_asked_to_leave_again_for_the_job_for_which_it_left() -> None:
+    rules = policy(team("owner", 8), team("guest", 0), team("absent", 8))
+    back = running(1, "guest", "n1", start=NOW - 5, preempted=(Preempted(NOW - 100, 10),))
+    other = running(2, "guest", "n2", start=NOW - 900)
+    waits = replace(waiting(10, "owner"), submit=NOW - 200)
+    assert victims(plan(rules, snapshot(2, back, other, waits))) == [2]
+    assert victims(plan(rules, snapshot(1, back, waits))) == []
+    # For another job, or the same when it waits anew, or another task of the same array, it is.
+    for job in (
+        replace(waits, id=11),
+        replace(waits, submit=NOW - 50),
+        replace(waits, tasks=2, display_id="10_[1-2]"),
+    ):
+        assert victims(plan(rules, snapshot(1, back, job))) == [1]
+    own = policy(team("owner", 8))
+    mine = replace(back, account="owner", qos="experiment")
+    assert victims(plan(own, snapshot(1, mine, replace(waits, qos="inference")))) == []
+    assert victims(plan(own, snapshot(1, mine, replace(waits, id=11, qos="inference")))) == [1]
+
+
+def test_what_newer_jobs_would_leave_is_not_taken_for_a_job_behind_another_like_it() -> None:
+    """Job 12 has waited longer than job 1 runs for, but job 11 is ahead of it and would start in its place."""
+    newer = WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
+    rules = policy(team("ant", 16, preempt_within_team=newer), team("guest", 0))
+    ahead = replace(waiting(11, "ant", 2, priority=2000), submit=NOW - 10)
+    jobs = [
+        running(1, "ant", "n1", submit=NOW - 50),
+        running(2, "guest", "n2"),
+        replace(waiting(12, "ant", 2, priority=1000), submit=NOW - 100),
+    ]
+    assert victims(plan(rules, snapshot(2, *jobs, ahead))) == []
+    assert victims(plan(rules, snapshot(2, *jobs))) == [1, 2]
+
+
+def test_a_node_is_given_once() -> None:
+    decided = plan(policy(team("ant", 32)), snapshot(1, waiting(1, "ant"), waiting(2, "ant")))
+    assert [one.reason for one in decided.decisions] == [Reason.STARTS_NOW, Reason.WAITS_FOR_NODES]
+
+
+def test_what_is_free_and_promised_is_not_lent() -> None:
+    """Job 10 gets n1, which is free, together with n2, which must be cleared: nobody else may start on n1."""
+    rules = policy(team("owner", 16), team("guest", 0))
+    jobs = [
+        running(1, "guest", "n2"),
+        running(2, "nobody", "n3"),
+        waiting(10, "owner", 2, priority=2000),
+        waiting(11, "guest", priority=1000),
+    ]
+    decided = plan(rules, snapshot(3, *jobs))
+    assert victims(decided) == [1]
+    assert decision(decided, 11).reason is not Reason.STARTS_NOW
+
+
+# -- for whom nobody is preempted --------------------------------------------------------------------------
+
+
+def test_nobody_leaves_for_a_job_whose_place_one_ahead_of_it_would_take() -> None:
+    rules = policy(team("ant", 8, borrow=0))
+    jobs = [
+        running(1, "ant", "n1", qos="training"),
+        waiting(11, "ant", priority=2000, qos="training"),
+        waiting(12, "ant", priority=1000, qos="inference"),
+    ]
+    assert victims(plan(rules, snapshot(1, *jobs))) == []
+    assert victims(plan(rules, snapshot(1, jobs[0], jobs[2]))) == [1]
+
+
+def test_nobody_leaves_for_a_job_that_cannot_be_judged() -> None:
+    rules = policy(team("owner", 16), team("guest", 0))
+    jobs = [running(1, "guest", "n1"), running(2, "guest", "n2")]
+    assert victims(plan(rules, snapshot(2, *jobs, waiting(9, "owner")))) == [1]
+    assert victims(plan(rules, snapshot(2, *jobs, on(waiting(9, "owner"), plain=False)))) == []
+
+
+def test_nobody_leaves_for_a_job_that_would_still_be_above_its_teams_limit() -> None:
+    rules = policy(team("ant", 8, borrow=8), team("absent", 16))
+    jobs = [
+        running(1, "ant", "n1", qos="experiment"),
+        running(2, "ant", "n2", qos="inference"),
+        waiting(9, "ant", 2, qos="inference"),
+    ]
+    decided = plan(rules, snapshot(3, *jobs))
+    assert victims(decided) == []
+    assert decision(decided, 9).reason is Reason.TEAM_AT_LIMIT
+
+
+# -- protection --------------------------------------------------------------------------------------------
+
+
+def protected(borrow: int | None, waited: float) -> Reason:
+    """What is decided of a job that would overtake one that asks for 16 GPUs and has waited; 8 may be borrowed."""
+    rules = policy(team("ant", 8, borrow=borrow), team("absent", 24, lend=8), protect_after=60.0)
+    ahead = replace(waiting(11, "ant", 2, priority=2000), submit=NOW - waited)
+    decided = plan(rules, snapshot(4, running(1, "ant", "n1"), ahead, waiting(12, "ant", priority=1000)))
+    assert decision(decided, 11).reason in (Reason.NOTHING_TO_BORROW, Reason.TEAM_AT_LIMIT)
+    return decision(decided, 12).reason
+
+
+def test_who_has_waited_long_is_not_overtaken() -> None:
+    assert protected(borrow=None, waited=61) is Reason.TEAM_AT_LIMIT
+
+
+def test_who_has_not_waited_long_is() -> None:
+    assert protected(borrow=None, waited=59) is Reason.STARTS_NOW
+
+
+def test_who_could_never_borrow_so_much_is_overtaken_however_long_it_waited() -> None:
+    assert protected(borrow=8, waited=61) is Reason.STARTS_NOW
+
+
+# -- pools -------------------------------------------------------------------------------------------------
+
+
+def test_partitions_of_no_pool_are_not_looked_at() -> None:
+    beside = Node("x1", ("other",), node("n1").gpus, 64, 512_000)
+    job = replace(waiting(9, "ant"), partitions=("other", "gpu"))
+    decided = plan(policy(team("ant", 16)), snapshot([node("n1"), beside], running(1, "nobody", "n1"), job))
+    assert decision(decided, 9).reason is Reason.WAITS_FOR_NODES
+    assert decided.caps["ant"][H100] == 16

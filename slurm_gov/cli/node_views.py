@@ -127,7 +127,9 @@ def list_(policy_path: str, journal_path: Path, everything: bool, as_json: bool)
 @click.argument("name", metavar="NODE")
 @policy_file
 @journal_file
-@click.option("--days", type=click.FloatRange(min=0), default=3.0, show_default=True, help="How far back.")
+@click.option(
+    "--days", type=click.FloatRange(min=0), default=3.0, show_default=True, metavar="DAYS", help="How far back."
+)
 @as_json
 def show(name: str, policy_path: str, journal_path: Path, days: float, as_json: bool) -> None:
     """One node: how it is, what its agent reports, and what happened to it.

@@ -282,6 +282,15 @@ class Governor:
                 reason=event["would_refuse"],
                 mode=str(Mode.OBSERVE),
             )
+        if "too_late" in event:
+            log.warning(
+                "answered too late",
+                team=event["team"],
+                account=event["account"],
+                uid=event["uid"],
+                name=event["name"],
+                reason=event["too_late"],
+            )
         if "refused" in event:
             log.info(
                 "refused",

@@ -5,7 +5,21 @@ or brings them up to date, and gives transactions.
 """
 
 from slurm_gov.database.database import Database, DatabaseError
-from slurm_gov.database.part import Part, text_column
-from slurm_gov.database.where import Where, exists, locate, shown
+from slurm_gov.database.part import INNODB, Part, id_column, text_column
+from slurm_gov.database.put import put
+from slurm_gov.database.where import Where, WhereError, exists, locate, shown
 
-__all__ = ["Database", "DatabaseError", "Part", "Where", "exists", "locate", "shown", "text_column"]
+__all__ = [
+    "INNODB",
+    "Database",
+    "DatabaseError",
+    "Part",
+    "Where",
+    "WhereError",
+    "exists",
+    "id_column",
+    "locate",
+    "put",
+    "shown",
+    "text_column",
+]

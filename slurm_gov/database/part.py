@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Column, MetaData, Text
-from sqlalchemy.dialects.mysql import LONGTEXT
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Text
 
 LONGEST = 600
 """Characters that a unique text may have in a shared database: PostgreSQL indexes no more than 2,700 bytes."""
+INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
+"""For tables in MariaDB: transactions, and texts that are equal only if all their characters are."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,12 @@ class Part:
     tables: MetaData
 
 
-def text_column(name: str, **more: object) -> Column[str]:
+def id_column() -> Column[int]:
+    """Numbers that rows get as they come."""
+    return Column("id", BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+
+
+def text_column(name: str, **more: Any) -> Column[str]:
     """A column of any text."""
-    return Column(name, Text().with_variant(LONGTEXT(), "mysql", "mariadb"), **more)  # type: ignore[arg-type]
+    # In MariaDB a TEXT has 64 KiB; with a length it is as large as that needs.
+    return Column(name, Text().with_variant(Text(2**24), "mysql", "mariadb"), **more)

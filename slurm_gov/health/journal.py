@@ -15,7 +15,6 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import (
-    BigInteger,
     Column,
     Connection,
     Double,
@@ -32,10 +31,9 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
-from slurm_gov.database import Database, DatabaseError, Part, Where, exists, text_column
 from slurm_gov.core.health import Effect, Repair
+from slurm_gov.database import INNODB, Database, DatabaseError, Part, Where, exists, id_column, put, text_column
 from slurm_gov.health.lifecycle import Order, Record, Repaired, State, Want
 
 KEEP = 35 * 86400.0
@@ -57,16 +55,12 @@ CREATE TABLE IF NOT EXISTS report (node TEXT PRIMARY KEY, received REAL NOT NULL
   payload TEXT NOT NULL);
 """
 _TABLES = MetaData()
-_INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
-_id = BigInteger().with_variant(sqlite.INTEGER(), "sqlite")
 _NAME = String(255)
-_node = Table(
-    "node", _TABLES, Column("name", _NAME, primary_key=True), text_column("data", nullable=False), **_INNODB
-)
+_node = Table("node", _TABLES, Column("name", _NAME, primary_key=True), text_column("data", nullable=False), **INNODB)
 _history = Table(
     "history",
     _TABLES,
-    Column("id", _id, primary_key=True),
+    id_column(),
     Column("time", Double, nullable=False),
     Column("node", _NAME, nullable=False),
     Column("event", String(64), nullable=False),
@@ -79,7 +73,7 @@ _history = Table(
     text_column("jobs"),
     Index("history_node", "node", "time"),
     Index("history_time", "time"),
-    **_INNODB,
+    **INNODB,
 )
 _operation = Table(
     "operation",
@@ -92,12 +86,12 @@ _operation = Table(
     Column("tried", Double, nullable=False),
     Column("progress", String(64), nullable=False),
     text_column("message", nullable=False),
-    **_INNODB,
+    **INNODB,
 )
 _orders = Table(
     "orders",
     _TABLES,
-    Column("id", _id, primary_key=True),
+    id_column(),
     Column("time", Double, nullable=False),
     Column("node", _NAME, nullable=False),
     Column("want", String(64), nullable=False),
@@ -106,7 +100,7 @@ _orders = Table(
     text_column("reason", nullable=False),
     Column("answered", Double),
     text_column("answer"),
-    **_INNODB,
+    **INNODB,
 )
 _report = Table(
     "report",
@@ -116,7 +110,7 @@ _report = Table(
     Column("heard", Double, nullable=False),
     Column("presence", String(64)),
     text_column("payload", nullable=False),
-    **_INNODB,
+    **INNODB,
 )
 _PART = Part("nodes", "journal", (_SCHEMA,), _TABLES)
 
@@ -217,7 +211,7 @@ class Journal:
     def keep(self, records: Iterable[Record], events: Iterable[Event] = ()) -> None:
         """Write records and the history that goes with them, together."""
         with self._writing() as db:
-            _put(db, _node, [{"name": one.node, "data": json.dumps(_plain(one))} for one in records])
+            put(db, _node, [{"name": one.node, "data": json.dumps(_plain(one))} for one in records])
             rows = [
                 {
                     "time": e.time,
@@ -249,7 +243,7 @@ class Journal:
         asked = select(c.time, c.node, c.event, c.reason, c.before, c.after, c.fault, c.by, c.injected, c.jobs)
         asked = asked.where(c.time >= since).order_by(c.time, c.id)
         rows = self._rows(asked if node is None else asked.where(c.node == node))
-        return [Event(*row[:4], *row[4:8], bool(row[8]), tuple(json.loads(row[9] or "[]"))) for row in rows]
+        return [Event(*row[:8], bool(row[8]), tuple(json.loads(row[9] or "[]"))) for row in rows]  # type: ignore[call-arg]
 
     def fault_counts(self, since: float) -> dict[str, int]:
         """How many faults each node had; drills do not count."""
@@ -273,7 +267,7 @@ class Journal:
     def keep_operation(self, one: Operation) -> None:
         """Write how far an operation is."""
         with self._writing() as db:
-            _put(db, _operation, [asdict(one) | {"repair": str(one.repair)}])
+            put(db, _operation, [asdict(one) | {"repair": str(one.repair)}])
 
     # -- orders --------------------------------------------------------------------------------------------
 
@@ -288,7 +282,7 @@ class Journal:
             "reason": order.reason,
         }
         with self._writing() as db:
-            return int(db.execute(insert(_orders).values(row)).inserted_primary_key[0])
+            return int(db.execute(insert(_orders).returning(_orders.c.id), row).scalar_one())
 
     def orders(self) -> list[tuple[str, Order]]:
         """Orders that nobody has answered, oldest first, each with its node."""
@@ -318,25 +312,7 @@ class Journal:
     def keep_reports(self, reports: Iterable[Reported]) -> None:
         """Write reports."""
         with self._writing() as db:
-            _put(db, _report, [asdict(one) for one in reports])
-
-
-def _put(connection: Connection, table: Table, rows: list[dict[str, Any]]) -> None:
-    """Add rows; those whose key is there are replaced."""
-    if not rows:
-        return
-    others = [column.name for column in table.c if not column.primary_key]
-    adding: Any
-    if connection.dialect.name in ("mysql", "mariadb"):
-        adding = mysql.insert(table)
-        adding = adding.on_duplicate_key_update({name: adding.inserted[name] for name in others})
-    else:
-        adding = (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
-        adding = adding.on_conflict_do_update(
-            index_elements=[column.name for column in table.primary_key],
-            set_={name: adding.excluded[name] for name in others},
-        )
-    connection.execute(adding, rows)
+            put(db, _report, [asdict(one) for one in reports])
 
 
 def _plain(record: Record) -> dict[str, Any]:

@@ -147,7 +147,7 @@ class Database:
     # -- versions -------------------------------------------------------------------------------------------
 
     def _make(self, connection: Connection) -> None:
-        newest = len(self._part.scripts)
+        newest = self._part.version
         if self.shared:
             _VERSIONS.create(connection, checkfirst=True)
             mine = _VERSIONS.c.part == self._part.name
@@ -180,7 +180,7 @@ class Database:
                 raise DatabaseError(f"there is no {self._part.what} in it", self)
         else:
             version = _user_version(connection)
-        if not 0 < version <= len(self._part.scripts):
+        if not 0 < version <= self._part.version:
             raise DatabaseError(f"no {self._part.what} that this slurm-gov can read (its version is {version})", self)
 
     def _refuse(self, version: int, newest: int) -> None:

@@ -15,14 +15,19 @@ INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", 
 
 @dataclass(frozen=True)
 class Part:
-    """``scripts`` makes and upgrades an SQLite file: each brings it from the version of its index to the next, and
-    none that was released may change. ``tables`` are the same of the newest version, for a shared database.
+    """``tables`` are those of a shared database, of the newest version. ``scripts`` makes and upgrades the same in an
+    SQLite file: each brings it from the version of its index to the next, and none that was released may change.
     """
 
     name: str
     what: str
-    scripts: tuple[str, ...]
     tables: MetaData
+    scripts: tuple[str, ...] = ()
+
+    @property
+    def version(self) -> int:
+        """The newest."""
+        return max(1, len(self.scripts))
 
 
 def id_column() -> Column[int]:

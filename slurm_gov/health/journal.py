@@ -112,7 +112,7 @@ _report = Table(
     text_column("payload", nullable=False),
     **INNODB,
 )
-_PART = Part("nodes", "journal", (_SCHEMA,), _TABLES)
+_PART = Part("nodes", "journal", _TABLES, (_SCHEMA,))
 
 
 class JournalError(Exception):

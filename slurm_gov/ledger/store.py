@@ -139,7 +139,7 @@ PRAGMAS = (
 
 def part() -> Part:
     """The ledger as a part of a database."""
-    return Part("ledger", "ledger", MIGRATIONS, TABLES)
+    return Part("ledger", "ledger", TABLES, MIGRATIONS)
 
 
 _NAMES = ("who", "team", "pool", "user", "node", "for_team")

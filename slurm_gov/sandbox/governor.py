@@ -56,9 +56,14 @@ def plugin_dirs(layout: Layout) -> str:
     return f"{layout.plugins}:{_system_plugins()}"
 
 
-def plugin_conf(layout: Layout) -> str:
+def socket_path(config: SandboxConfig, layout: Layout) -> Path:
+    """Where the plugin asks: each of several controllers asks its own slurm-govd."""
+    return layout.host / layout.govd_socket.name if config.controller_names else layout.govd_socket
+
+
+def plugin_conf(config: SandboxConfig, layout: Layout) -> str:
     """job_submit_gov.conf."""
-    return f"socket={layout.govd_socket}\ndeadline_ms=100\nfail=open\n"
+    return f"socket={socket_path(config, layout)}\ndeadline_ms=100\nfail=open\n"
 
 
 def write_policy(config: SandboxConfig, layout: Layout) -> list[str]:

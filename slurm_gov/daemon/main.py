@@ -115,6 +115,7 @@ from slurm_gov.web.board import Board
 @click.option(
     "--database",
     "database_url",
+    envvar="SLURM_GOV_DATABASE",
     metavar="URL",
     help="A database that the governors of several controllers share, as mariadb://USER:PASSWORD@HOST/NAME or "
     "postgresql://...: ledger and node journal are in it, instead of those files, and of the governors one acts. "

@@ -25,7 +25,19 @@ MAY_IMPORT = {
     "simulate": {"core", "policy"},
     "sandbox": {"policy", "health"},  # it runs the other programs, as an administrator would
     "daemon": {"core", "database", "policy", "slurm", "admission", "health", "ledger", "web"},
-    "cli": {"core", "database", "policy", "slurm", "admission", "health", "ledger", "web", "daemon", "sandbox", "simulate"},
+    "cli": {
+        "core",
+        "database",
+        "policy",
+        "slurm",
+        "admission",
+        "health",
+        "ledger",
+        "web",
+        "daemon",
+        "sandbox",
+        "simulate",
+    },
 }
 # What decides has no clock, no files, no network and no other program.
 NOT_IN_CORE = {

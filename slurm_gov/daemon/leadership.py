@@ -86,7 +86,9 @@ class Leadership:
         self._led = asyncio.Event()
         self._lost = asyncio.Event()
         self._controllers: Controllers | None = None
-        self._controllers_seen = float("-inf")
+        self._asking: asyncio.Task[Controllers] | None = None
+        self._asked = float("-inf")
+        self._unknown = "Slurm has not said yet which hosts have a slurmctld"
 
     # -- asked by those who act ---------------------------------------------------------------------------
 
@@ -191,14 +193,19 @@ class Leadership:
 
     async def _active_here(self) -> bool:
         """Whether our slurmctld is in control. Raises ``SlurmError`` if that is not known."""
-        if self._controllers is None or _clock() > self._controllers_seen + HOSTS_REFRESH:
+        if self._asking is not None and self._asking.done():
+            asked, self._asking = self._asking, None
             try:
-                self._controllers = await controllers(self._timeout)
-                self._controllers_seen = _clock()
-            except SlurmError:
-                if self._controllers is None:
-                    raise
+                self._controllers = asked.result()
+            except SlurmError as error:
+                self._unknown = str(error)
+        if self._asking is None and (self._controllers is None or _clock() > self._asked + HOSTS_REFRESH):
+            # Beside us: a Slurm that does not answer must not keep the lease from being renewed.
+            self._asked = _clock()
+            self._asking = asyncio.create_task(controllers(self._timeout))
         known = self._controllers
+        if known is None:
+            raise SlurmError(self._unknown)
         return len(known.hosts) == 1 or is_here(await asyncio.to_thread(known.active))
 
     def _begin(self, term: int, until: float) -> None:
@@ -216,6 +223,9 @@ class Leadership:
         self._changed()
 
     async def _give_back(self) -> None:
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
         if self._term:
             term = self._term
             self._end("it stops")

@@ -213,10 +213,12 @@ class Sandbox:
     def start_slurmctld(self, controller: int = 1) -> None:
         """Start slurmctld, that of the primary or of the backup, and wait until it answers."""
         name = self.daemon("slurmctld", controller)
-        self._daemons.slurmctld(name, self._inside(controller))
-        port, address = self.ports.slurmctld, ""
+        port, address, own = self.ports.slurmctld, "", []
         if self.config.controller_names:
             address = controllers.address(controller - 1)
+            own = ["env", f"LD_PRELOAD={self.layout.plugins}/{governor.OWN_ADDRESS}"]
+            own.append(f"SLURM_GOV_OWN_ADDRESS={address}")
+        self._daemons.slurmctld(name, lambda argv: self._inside(controller)([*own, *argv]))
         self._daemons.wait(name, lambda: ports.is_listening(port, address), 60, name)
 
     def restart_slurmctld(self) -> None:
@@ -314,6 +316,8 @@ class Sandbox:
         daemons.mariadb_install()
         if config.governor:
             governor.install_plugin(layout)
+        if config.controller_names:
+            governor.install_own_address(layout)
         self._write_configuration()
         daemons.munged()
         daemons.wait("munged", layout.munge_socket.exists, 20, "munged")

@@ -29,6 +29,7 @@ except SandboxError as error:
 pytestmark = pytest.mark.skipif(bool(POSSIBLE), reason=POSSIBLE)
 
 NODE = ("-N1", "--gpus-per-node=h100:8", "--requeue")
+STAYS = "trap '' USR1; sleep 600"
 LONG = 90.0
 """Seconds for a takeover; it takes about ten, on a machine that does nothing else."""
 POLICY = """\
@@ -126,10 +127,13 @@ class Two(Cluster):
     def reclaim(self, grace: str) -> tuple[list[int], int]:
         """Research borrows two nodes, product asks for one back, and the victim is told; grace runs."""
         self.rules(grace)
-        borrowers = [self.sbatch("research", *NODE) for _ in range(4)]
+        borrowers = [self.sbatch("research", *NODE, script=STAYS) for _ in range(4)]
         self.running(*borrowers)
         owner = self.sbatch("product", *NODE)
         self.until(lambda: any("slurm-gov preempt" in self.squeue_comment(job) for job in borrowers), "one is told")
+        # What slurmctld has not saved yet, which takes it up to five seconds, dies with it: that is Slurm's.
+        told = time.time()
+        self.until(lambda: (self.sandbox.layout.state / "job_state").stat().st_mtime > told, "the mark is saved")
         return borrowers, owner
 
     def ended_once(self, borrowers: list[int], owner: int, since: float) -> None:

@@ -38,6 +38,8 @@ SPARE = 0.5
 HOSTS_REFRESH = 60.0
 """Seconds between two looks at slurm.conf."""
 
+NOT_ASKED = "Slurm has not said yet which hosts have a slurmctld"
+
 
 class Step(StrEnum):
     """What to do about the lease."""
@@ -88,7 +90,7 @@ class Leadership:
         self._controllers: Controllers | None = None
         self._asking: asyncio.Task[Controllers] | None = None
         self._asked = float("-inf")
-        self._unknown = "Slurm has not said yet which hosts have a slurmctld"
+        self._unknown = NOT_ASKED
 
     # -- asked by those who act ---------------------------------------------------------------------------
 
@@ -187,8 +189,8 @@ class Leadership:
             seen = Seen(lease, asked, "" if self._term else why)
         except DatabaseError as error:
             seen = Seen(self.seen.lease, self.seen.at, f"the lease cannot be read or taken: {error}")
-        if seen.why != self.seen.why and (here is None or "cannot be" in seen.why):
-            log.error("leadership", why=seen.why)
+        if seen.why not in (self.seen.why, NOT_ASKED) and (here is None or "cannot be" in seen.why):
+            log.error("who leads is not known", why=seen.why)
         self.seen = seen
 
     async def _active_here(self) -> bool:

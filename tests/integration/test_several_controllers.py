@@ -16,6 +16,7 @@ from governed import Cluster
 
 from slurm_gov.daemon.lease import Lease, Leases
 from slurm_gov.database import locate
+from slurm_gov.health.journal import Journal
 from slurm_gov.ledger import Event, Kind, events
 from slurm_gov.sandbox import Pool, SandboxError
 from slurm_gov.sandbox.controllers import check_possible, database
@@ -98,9 +99,11 @@ class Two(Cluster):
     def whole(self) -> None:
         """Both slurmctlds and both governors run, and the primary's leads."""
         pids = self.sandbox.pids()
-        for number in (1, 2):
-            if not pids.get(self.sandbox.daemon("slurmctld", number)):
-                self.sandbox.start_slurmctld(number)
+        if not pids.get("slurmctld"):
+            self.sandbox.start_slurmctld()
+        # A backup of 22.05 that has been in control several times may hang the next time.
+        self.sandbox.stop_daemon("slurmctld-ctl2")
+        self.sandbox.start_slurmctld(2)
         self.until(lambda: self.sandbox.nodes(), "Slurm answers")
         for number in (1, 2):
             if not pids.get(self.sandbox.daemon("slurm-govd", number)):
@@ -292,5 +295,7 @@ def test_a_replacement_is_made_once(two: Two, whole_host: bool) -> None:
     # One was made; who was asked again was asked for the same one.
     assert (two.work / "done").read_text() == "replace n4\n"
     assert len(set((two.work / "calls").read_text().splitlines())) == 1
-    steps = [one.after for one in two.deeds(since) if one.kind is Kind.NODE and one.node == "n4"]
-    assert steps.count("replacing") == 1 and steps[-1] == "healthy"
+    journal = Journal(locate(database(two.sandbox.layout)), create=False)
+    steps = [one.after for one in journal.history("n4", since) if one.after]
+    journal.close()
+    assert steps == ["draining", "replacing", "verifying", "healthy"]

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from slurm_gov.database.part import Part
+from slurm_gov.database.part import INNODB, Part
 from slurm_gov.database.where import DRIVERS, Where, shown
 
 TIMEOUT = 5.0
@@ -40,7 +40,7 @@ _VERSIONS = Table(
     MetaData(),
     Column("part", String(32), primary_key=True),
     Column("version", BigInteger, nullable=False),
-    mysql_engine="InnoDB",
+    **INNODB,
 )
 
 

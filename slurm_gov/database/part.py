@@ -9,7 +9,11 @@ from sqlalchemy import BigInteger, Column, Integer, MetaData, Text
 
 LONGEST = 600
 """Characters that a unique text may have in a shared database: PostgreSQL indexes no more than 2,700 bytes."""
-INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_nopad_bin"}
+INNODB: dict[str, Any] = {
+    f"{kind}_{option}": value
+    for kind, collation in (("mariadb", "utf8mb4_nopad_bin"), ("mysql", "utf8mb4_bin"))
+    for option, value in (("engine", "InnoDB"), ("charset", "utf8mb4"), ("collate", collation))
+}
 """For tables in MariaDB: transactions, and texts that are equal only if all their characters are."""
 
 

@@ -73,21 +73,25 @@ def shared() -> Where | None:
 
 def ledger() -> Where:
     """Where the ledger is, for commands that have no option for it."""
+    return shared() or _file()
+
+
+def _file() -> Path:
     from slurm_gov.ledger import DEFAULT_LEDGER
 
-    return shared() or Path(os.environ.get("SLURM_GOV_LEDGER") or DEFAULT_LEDGER)
+    return Path(os.environ.get("SLURM_GOV_LEDGER") or DEFAULT_LEDGER)
 
 
 def before() -> Before:
     """What was there before slurm-gov: beside the ledger. Raises ``ValueError``, ``OSError``."""
     from slurm_gov.slurm.before import Before
 
-    where = ledger()
-    if isinstance(where, Path):
-        return Before(where.parent)
+    folder = _file().parent
+    if (where := shared()) is None:
+        return Before(folder)
     from slurm_gov.daemon.shared_before import SharedBefore
 
-    return SharedBefore(where)
+    return SharedBefore(where, folder)
 
 
 def leader() -> str:

@@ -188,7 +188,7 @@ class Leadership:
                     pass
             seen = Seen(lease, asked, "" if self._term else why)
         except DatabaseError as error:
-            seen = Seen(self.seen.lease, self.seen.at, f"the lease cannot be read or taken: {error}")
+            seen = Seen(None, self.seen.at, f"the lease cannot be read or taken: {error}")
         if seen.why not in (self.seen.why, NOT_ASKED) and (here is None or "cannot be" in seen.why):
             log.error("who leads is not known", why=seen.why)
         self.seen = seen

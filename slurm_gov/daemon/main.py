@@ -231,7 +231,7 @@ def cli(
         else:
             tune()
             governor = Governor(client, policy, path, socket, interval)
-            governor.before = _before(shared or ledger_path.parent)
+            governor.before = _before(shared, ledger_path.parent)
             if shared:
                 governor.lead_by(Leases(shared), timeout)
                 log.info("several controllers: one governor acts", database=shown(shared))
@@ -263,12 +263,10 @@ def _refuse_beside_a_leader(leases: Leases) -> None:
         raise DatabaseError(f"--once: the governor on {lease.host} leads; stop it first, or use --dry-run")
 
 
-def _before(where: Where) -> Before | None:
-    """What was there before us; without it the caps of today cannot be undone, but governing goes on. ``where``: a
-    folder, or a shared database.
-    """
+def _before(shared: Where | None, folder: Path) -> Before | None:
+    """What was there before us; without it the caps of today cannot be undone, but governing goes on."""
     try:
-        return Before(where) if isinstance(where, Path) else SharedBefore(where)
+        return SharedBefore(shared, folder) if shared else Before(folder)
     except (OSError, ValueError) as error:
         log.error("what was there before slurm-gov is not kept", error=str(error))
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from sqlalchemy import Column, Integer, MetaData, Table, delete, select
 
@@ -22,11 +23,17 @@ _PART = Part("before", "record of what was there before us", _TABLES)
 
 
 class SharedBefore(Before):
-    """As ``Before``, kept in a database. Its errors are ``OSError``, and ``ValueError`` for what cannot be read."""
+    """As ``Before``, kept in a database. Its errors are ``OSError``, and ``ValueError`` for what cannot be read.
 
-    def __init__(self, where: Where) -> None:
+    The file of a governor that was alone before is taken over: its ``folder`` is where that lies.
+    """
+
+    def __init__(self, where: Where, folder: Path) -> None:
         self._db = Database(where, _PART)
         super().__init__(name=str(self._db))
+        if not self.known and (alone := Before(folder)).known:
+            self.known = alone.known
+            self._write()
 
     def remember(self, todo: Iterable[Change]) -> None:
         self.reload()  # another controller may have written since

@@ -23,6 +23,7 @@ from slurm_gov.health.lifecycle import Order, Record, State, Want
 from slurm_gov.ledger import Event, Kind, Ledger, Span, events, note, spans
 from slurm_gov.ledger.store import MIGRATIONS, Words, forget, open_to_write, write
 from slurm_gov.slurm.accounts import Change, What
+from slurm_gov.slurm.before import Before
 
 PREEMPT = Event(
     Kind.PREEMPT, "team research holds 24 of 16 h100; job 4711 of product needs 040 nodes", 1000.0, team="research",
@@ -351,15 +352,23 @@ def test_who_lost_the_lease_writes_nothing_into_the_journal(shared: Where) -> No
 # -- what was there before us --------------------------------------------------------------------------------------
 
 
-def test_what_was_there_before_us_is_known_to_all_controllers(shared: Where) -> None:
-    one, two = SharedBefore(shared), SharedBefore(shared)
+def test_what_was_there_before_us_is_known_to_all_controllers(shared: Where, tmp_path: Path) -> None:
+    one, two = SharedBefore(shared, tmp_path), SharedBefore(shared, tmp_path)
     one.remember([Change(What.CAP, "research", "none", "16", "gres/gpu")])
     two.remember(
         [Change(What.CAP, "research", "16", "24", "gres/gpu"), Change(What.CAP, "product", "4", "8", "gres/gpu")]
     )
-    assert SharedBefore(shared).known == {
+    assert SharedBefore(shared, tmp_path).known == {
         (What.CAP, "research", "gres/gpu"): "none",
         (What.CAP, "product", "gres/gpu"): "4",
     }
     two.forget()
-    assert SharedBefore(shared).known == {}
+    assert SharedBefore(shared, tmp_path).known == {}
+
+
+def test_what_a_governor_that_was_alone_kept_is_taken_over(shared: Where, tmp_path: Path) -> None:
+    Before(tmp_path).remember([Change(What.CAP, "research", "4", "16", "gres/gpu")])
+    SharedBefore(shared, tmp_path)
+    other = SharedBefore(shared, tmp_path / "another host")
+    other.remember([Change(What.CAP, "research", "16", "24", "gres/gpu")])
+    assert other.known == {(What.CAP, "research", "gres/gpu"): "4"}

@@ -14,6 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from slurm_gov.admission.wire import VERSION
+from slurm_gov.daemon.lease import Leases
+from slurm_gov.database import DatabaseError, WhereError, locate, shown
 from slurm_gov.ledger import DEFAULT_LEDGER
 from slurm_gov.policy import PolicyError
 from slurm_gov.policy import load as load_policy
@@ -40,9 +42,11 @@ def gather(policy_path: str, socket_path: str = DEFAULT_SOCKET, mqtt: str = "") 
     config = state.config if state else {}
     plugin, built = find_plugin(config.get("PluginDir", ""))
     conf_path = str(Path(config["SLURM_CONF"]).parent / "job_submit_gov.conf") if "SLURM_CONF" in config else ""
-    daemon, arguments = _daemon(socket_path)
+    daemon, arguments, its = _daemon(socket_path)
     mqtt = mqtt or _after("--mqtt", arguments)
     ledger = _after("--ledger", arguments) or os.environ.get("SLURM_GOV_LEDGER") or str(DEFAULT_LEDGER)
+    ours = os.environ.get("SLURM_GOV_DATABASE", "")
+    database, database_error = _database(_after("--database", arguments) or its.get("SLURM_GOV_DATABASE") or ours)
     user = config.get("SlurmUser", "").partition("(")[0]
     return Facts(
         policy_path=policy_path,
@@ -62,6 +66,9 @@ def gather(policy_path: str, socket_path: str = DEFAULT_SOCKET, mqtt: str = "") 
         skew=skew,
         mqtt=mqtt,
         mqtt_error=_unreachable(mqtt) if mqtt else "",
+        ledger=ledger,
+        database=database,
+        database_error=database_error,
     )
 
 
@@ -111,19 +118,23 @@ def _text(path: str) -> str | None:
         return None
 
 
-def _daemon(path: str) -> tuple[str, list[str]]:
-    """Why nobody answers there (empty: somebody does), and the daemon's arguments if they can be seen."""
+def _daemon(path: str) -> tuple[str, list[str], dict[str, str]]:
+    """Why nobody answers there (empty: somebody does), and the daemon's arguments and environment if they can be
+    seen.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:
             probe.connect(path)
             pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         except OSError as error:
-            return error.strerror or str(error), []
+            return error.strerror or str(error), [], {}
     try:
-        return "", Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+        arguments = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+        variables = Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
     except OSError:
-        return "", []
+        return "", [], {}
+    return "", arguments, dict(one.split("=", 1) for one in variables if "=" in one)
 
 
 def _after(option: str, arguments: list[str]) -> str:
@@ -133,6 +144,24 @@ def _after(option: str, arguments: list[str]) -> str:
         if one.startswith(f"{option}="):
             return one.partition("=")[2]
     return ""
+
+
+def _database(url: str) -> tuple[str, str]:
+    """The shared database, for people, and why it cannot be used."""
+    if not url:
+        return "", ""
+    try:
+        where = locate(url)
+    except WhereError as error:
+        return "set", str(error)
+    leases = Leases(where, make=False)
+    try:
+        leases.read()
+    except DatabaseError as error:
+        return shown(where), "" if "there is no lease in it" in str(error) else str(error)
+    finally:
+        leases.close()
+    return shown(where), ""
 
 
 def _unreachable(mqtt: str) -> str:

@@ -580,11 +580,6 @@ PLAN = _in(
         "pass",
     ),
     (
-        "the line is not updated after a preemption",
-        "self.line.update(victim.team)",
-        "pass",
-    ),
-    (
         "who is preempted already is still in line",
         "self.line.leave(victim)",
         "pass",

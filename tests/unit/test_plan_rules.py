@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clusters import H100, NOW, node, policy, running, snapshot, team, waiting
+from clusters import H100, NOW, being_preempted, node, policy, running, snapshot, team, waiting
 
 from slurm_gov.core.decision import Decision, Plan, Reason
 from slurm_gov.core.plan import plan
-from slurm_gov.core.policy import BorrowPreempts, Cohort, Idle, Quota, Reclaim, WithinTeam, frozen
-from slurm_gov.core.snapshot import Mark, Node, Preempted, Request, RunState, WaitingJob
+from slurm_gov.core.policy import BorrowPreempts, Cohort, Idle, Policy, Quota, Reclaim, WithinTeam, frozen
+from slurm_gov.core.snapshot import Mark, Node, Preempted, Request, RunState, Snapshot, WaitingJob
 
 
 def decision(decided: Plan, job: int) -> Decision:
@@ -241,3 +241,94 @@ def test_partitions_of_no_pool_are_not_looked_at() -> None:
     decided = plan(policy(team("ant", 16)), snapshot([node("n1"), beside], running(1, "nobody", "n1"), job))
     assert decision(decided, 9).reason is Reason.WAITS_FOR_NODES
     assert decided.caps["ant"][H100] == 16
+
+
+# -- what one decision of a cycle means for the next ------------------------------------------------------------
+
+
+def outcome(rules: Policy, found: Snapshot) -> tuple[dict[int, int], dict[int, Reason]]:
+    """Who leaves for whom, and what is said of each."""
+    decided = plan(rules, found)
+    return {one.job: one.beneficiary for one in decided.preempt}, {one.job: one.reason for one in decided.decisions}
+
+
+def only_on(job: WaitingJob, *nodes: str) -> WaitingJob:
+    return on(job, required_nodes=frozenset(nodes))
+
+
+def test_a_team_whose_job_leaves_is_served_within_its_quota_before_borrowers() -> None:
+    rules = policy(team("ant", 16), team("bee", 0), team("absent", 16), idle=Idle.FIRST_COME)
+    jobs = [
+        running(1, "ant", "n1", qos="experiment"),
+        running(2, "guests", "n2", gpus=3),
+        running(3, "ant", "n3", gpus=4, qos="inference"),
+        running(4, "guests", "n3", gpus=4),
+        only_on(waiting(8, "ant", gpus=4, qos="inference", priority=3000), "n1"),
+        waiting(9, "ant", gpus=5, priority=1000),
+        waiting(10, "bee", gpus=5, priority=2000),
+    ]
+    leave, said = outcome(rules, snapshot(3, *jobs))
+    assert leave == {1: 8}
+    assert (said[9], said[10]) == (Reason.STARTS_NOW, Reason.BORROW_DOES_NOT_FIT)
+
+
+def test_no_job_of_a_team_leaves_for_one_behind_an_easier_one() -> None:
+    """Slurm would give its place to that one; also where a borrower's job would leave beside it."""
+    rules = policy(team("ant", 24, reclaim=Reclaim.LOWER_PRIORITY), team("bee", 0))
+    jobs = [running(1, "bee", "n1"), running(2, "ant", "n2", qos="experiment")]
+    hard = waiting(9, "ant", 2, qos="inference", priority=1000)
+    easy = waiting(8, "ant", qos="experiment", priority=2000)
+    assert outcome(rules, snapshot(2, *jobs, hard))[0] == {1: 9, 2: 9}
+    assert outcome(rules, snapshot(2, *jobs, easy, hard))[0] == {}
+
+
+LAB = frozen({"lab": Cohort("lab", None, frozen({}))})
+
+
+def test_that_nobody_may_leave_for_much_says_nothing_of_less() -> None:
+    """Of its cohort's quota 8 are unused: 16 are too many, 8 are not."""
+    rules = policy(team("ant", 0, cohort="lab"), team("absent", 8, cohort="lab"), team("bee", 0), cohorts=LAB)
+    jobs = [running(1, "bee", "n1"), running(2, "guests", "n2")]
+    much, less = waiting(8, "ant", 2, priority=2000), waiting(9, "ant", priority=1000)
+    assert outcome(rules, snapshot(2, *jobs, much, less))[0] == {1: 9}
+
+
+def test_that_nobody_may_leave_is_so_until_somebody_left() -> None:
+    """The cohort's quota was used up when the first was looked at, and is not any more."""
+    teams = team("ant", 0, cohort="lab"), team("mate", 8, cohort="lab"), team("bee", 0)
+    rules = policy(*teams, cohorts=LAB, idle=Idle.FIRST_COME)
+    jobs = [
+        running(1, "mate", "n1", qos="experiment"),
+        running(2, "bee", "n2"),
+        only_on(waiting(8, "ant", gpus=4, priority=3000), "n1"),
+        only_on(waiting(9, "mate", gpus=4, qos="inference", priority=2000), "n1"),
+        only_on(waiting(10, "ant", gpus=4, priority=1000), "n2"),
+    ]
+    assert outcome(rules, snapshot(2, *jobs))[0] == {1: 9, 2: 10}
+
+
+def test_who_left_for_one_before_may_leave_for_another() -> None:
+    rules = policy(team("prod", 16), team("res", 0))
+    before = running(1, "res", "n1", preempted=(Preempted(NOW, 8),))
+    other = on(waiting(9, "prod", priority=1000), cpus=16)
+    jobs = [before, running(2, "guests", "n2"), waiting(8, "prod", priority=2000), other]
+    assert outcome(rules, snapshot(2, *jobs))[0] == {1: 9}
+
+
+def test_for_whom_somebody_leaves_comes_before_who_is_ahead_in_line() -> None:
+    """What it lost must not be in vain: not even if a job of a higher priority came meanwhile."""
+    equal = WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
+    rules = policy(
+        team("ant", 8, preempt_within_team=equal), team("bee", 8), team("cat", 8, preempt_within_team=equal),
+        lend_unallocated=False,
+    )  # fmt: skip
+    owed = on(waiting(101, "ant", gpus=4, qos="inference", priority=10), excluded_nodes=frozenset({"n1"}))
+    newer = running(2, "ant", "n2", qos="inference", submit=NOW + 1)
+    jobs = [
+        running(1, "cat", "n1", qos="experiment"),
+        running(3, "ant", "n3", qos="inference", submit=NOW - 5000),
+        owed,
+        waiting(102, "cat", gpus=4, priority=500),
+    ]
+    assert outcome(rules, snapshot(6, newer, *jobs))[0] == {1: 102}
+    assert outcome(rules, snapshot(6, being_preempted(newer, 101), *jobs))[0] == {2: 101}

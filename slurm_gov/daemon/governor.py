@@ -29,6 +29,7 @@ from slurm_gov.daemon.log import log
 from slurm_gov.daemon.past import Past
 from slurm_gov.daemon.systemd import notify, watchdog_interval
 from slurm_gov.ledger import Event, Kind
+from slurm_gov.ledger.event import GOVERNOR
 from slurm_gov.policy.compare import differences
 from slurm_gov.policy.load import load
 from slurm_gov.policy.problems import PolicyError
@@ -62,6 +63,7 @@ class Governor:
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.past: Past | None = None
         self.leadership: Leadership | None = None
+        self._who = GOVERNOR
         self._path = path
         self._admission = Admission(socket, self._on_event)
         self._checkpoints = CheckpointFiles()
@@ -80,12 +82,12 @@ class Governor:
     def lead_by(self, leases: Leases, timeout: float) -> None:
         """Act only with the lease. ``timeout``: seconds that a look at Slurm may take."""
         self.leadership = Leadership(leases, timeout, self._leadership_changed)
+        self._who = f"{GOVERNOR} on {self.leadership.host}"
         self.client.permit = self.leadership.permit
 
-    def _leadership_changed(self) -> None:
-        led, leads = ("standby", "leads") if self.leadership and self.leadership.term else ("leads", "standby")
-        host = self.leadership.host if self.leadership else ""
-        self.record(Event(Kind.DAEMON, f"the governor on {host}", before=led, after=leads))
+    def _leadership_changed(self, why: str) -> None:
+        led, leads = ("leads", "standby") if why else ("standby", "leads")
+        self.record(Event(Kind.DAEMON, why, before=led, after=leads))
         self._told.clear()
         self._wake.set()
 
@@ -257,6 +259,8 @@ class Governor:
 
     def record(self, event: Event) -> None:
         """Tell everybody who watches what was done or happened: the ledger is one of them."""
+        if event.kind is Kind.DAEMON:
+            event = replace(event, who=self._who)
         self._watched("event", event if event.at else replace(event, at=time.time()))
 
     def _watched(self, what: str, *told: Any) -> None:

@@ -264,6 +264,7 @@ class Healing:
                     if isinstance(result, Exception):
                         log.error("nodes: begun again", error=str(result))
                 self._healer = None
+            await asyncio.sleep(1)
         await self._heal()
 
     async def _heal(self) -> None:

@@ -73,9 +73,11 @@ class Seen:
 
 
 class Leadership:
-    """The side of one governor. ``changed()`` is called when it begins to lead, and when it ends."""
+    """The side of one governor. ``changed(why)`` is called when it begins to lead, and when it ends, which has a
+    reason.
+    """
 
-    def __init__(self, leases: Leases, timeout: float, changed: Callable[[], None]) -> None:
+    def __init__(self, leases: Leases, timeout: float, changed: Callable[[str], None]) -> None:
         self.host = socket.gethostname()
         self.holder = f"{self.host}:{os.getpid()}:{secrets.token_hex(4)}"
         self.seen = Seen()
@@ -215,14 +217,14 @@ class Leadership:
         self._lost.clear()
         self._led.set()
         log.info("this governor leads", host=self.host, term=term)
-        self._changed()
+        self._changed("")
 
     def _end(self, why: str) -> None:
         log.warning("this governor does not lead any more", term=self._term, why=why)
         self._term, self._until, self._acting = 0, float("-inf"), 0
         self._led.clear()
         self._lost.set()
-        self._changed()
+        self._changed(why)
 
     async def _give_back(self) -> None:
         if self._asking is not None:

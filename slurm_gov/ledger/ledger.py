@@ -160,6 +160,8 @@ class Ledger:
         # Forgotten after each transaction that failed: what was new in it is not in the file.
         self._words = self._words or Words()
         write(self._db, self._words, events, spans.values())
+        if self._db.shared:
+            self._words = None
         if self._keep is not None and time.monotonic() - self._tidied > TIDY:
             self._tidied = time.monotonic()
             forget(self._db, time.time() - self._keep)

@@ -210,6 +210,23 @@ def test_many_write_at_once_and_ids_only_grow(shared: Where) -> None:
     assert len(seen) == len(set(seen)) == 4 * 15 * 3
 
 
+def test_a_word_that_another_governor_deleted_is_written_again(shared: Where) -> None:
+    """Each deletes what is old and the words that only that had."""
+    ledger = Ledger(shared)
+    ledger.start()
+    deadline = time.monotonic() + 60
+    for number in (1, 2):
+        ledger.record(CAP)
+        while ledger.health.written < number and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if number == 1:
+            other = open_to_write(shared)
+            assert forget(other, 2000.0) == 1
+            other.close()
+    ledger.close()
+    assert [one.event for one in events(shared)] == [CAP]
+
+
 def test_a_newer_one_is_refused(shared: Where) -> None:
     with open_to_write(shared).writing() as connection:
         connection.execute(text("UPDATE slurm_gov_version SET version = 99"))

@@ -139,7 +139,7 @@ class World:
         self.one = Leadership(self.table, 1.0, self._changed)  # type: ignore[arg-type]
         monkeypatch.setattr(self.one, "_active_here", self._active_here)
 
-    def _changed(self) -> None:
+    def _changed(self, why: str) -> None:
         self.changes += 1
 
     async def _active_here(self) -> bool:

@@ -27,8 +27,9 @@ INPUTS = (
     "README.md",
     "LICENSE",
     "slurm_gov/__init__.py",
-    "plugin_c/Makefile",
 )
+# What pyproject.toml packs beside the package must be there, if only as empty folders.
+PACKED = ("plugin_c", "etc", "systemd")
 CA_BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
 # How apt reaches its mirrors; the rest of a machine's apt configuration is its own affair.
 APT_KEYS = ("http", "https", "ftp", "check-", "retries", "forceipv4", "forceipv6", "proxy")
@@ -53,6 +54,8 @@ def build(release: str) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / path, target)
             os.utime(target, (0, 0))  # only what is in a file counts
+        for path in PACKED:
+            Path(folder, path).mkdir()
         built = subprocess.run(
             [
                 *docker(),

@@ -138,6 +138,8 @@ def _debootstrap(release: str) -> str:
             ["tar", "-C", f"{folder}/root", "--numeric-owner", "-c", "."], stdout=subprocess.PIPE
         )
         done = subprocess.run([*docker(), "import", "-", name], stdin=packed.stdout, stdout=subprocess.DEVNULL)
+        assert packed.stdout is not None
+        packed.stdout.close()  # tar ends if nobody read it to its end
         if packed.wait() or done.returncode:
             sys.exit(f"images: {name} could not be imported")
     return name

@@ -36,14 +36,15 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel, and none of the checkout; what slurm-gov depends on is this one's."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(CHECKOUT)], check=True)
+    made = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(CHECKOUT)]
+    subprocess.run(made, check=True)  # fetches nothing
     (wheel,) = folder.glob("slurm_gov-*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    made = folder / "venv" / "bin"
-    subprocess.run([made / "python", *pip[1:], "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    programs = folder / "venv" / "bin"
+    subprocess.run([programs / "python", *pip[1:], "install", "--no-deps", "--no-index", str(wheel)], check=True)
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    where = [made / "python", "-c", "import slurm_gov; print(slurm_gov.__file__)"]
+    where = [programs / "python", "-c", "import slurm_gov; print(slurm_gov.__file__)"]
     imported = subprocess.run(where, cwd="/", capture_output=True, text=True, check=True).stdout
     assert imported.startswith(str(packages))
     return folder / "venv"

@@ -112,7 +112,7 @@ def sacctmgr(line: str) -> str:
 
 def sbatch(account: str, gpus: int, *options: str) -> int:
     """Submit a job that runs until it is stopped."""
-    argv = ["sbatch", "--parsable", "-o", "/dev/null", "-A", account, f"--gpus={gpus}", *options]
+    argv = ["sbatch", "--parsable", "-o", "/dev/null", "-A", account, f"--gpus=h100:{gpus}", *options]
     return int(run(*argv, "--wrap=exec sleep 86400"))
 
 
@@ -138,7 +138,7 @@ def ok(*argv: str) -> bool:
     return subprocess.run(argv, capture_output=True, env=_env(), cwd="/").returncode == 0
 
 
-def until(check: Callable[[], object], what: str, seconds: float = 120) -> None:
+def until(check: Callable[[], object], what: str, seconds: float = 60) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not check():

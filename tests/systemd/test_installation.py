@@ -258,15 +258,17 @@ def test_a_daemon_that_hangs_is_started_again(installed: Site) -> None:
 
 
 def test_it_stops_clean_and_the_caps_hold(installed: Site) -> None:
-    caps = cap("research"), cap("product")
-    run("systemctl", "stop", "slurm-govd")
-    assert unit("slurm-govd", "ActiveState", "Result", "ExecMainStatus") == ["inactive", "success", "0"]
-    assert "stopped" in journal().splitlines()[-3:].__str__()
-    assert not SOCKET.exists()
-    assert (cap("research"), cap("product")) == caps
-    number = sbatch("research", 1)  # nobody answers the plugin: the job goes in as it came
-    run("scancel", str(number))
-    run("systemctl", "start", "slurm-govd")
+    caps, said = (cap("research"), cap("product")), len(journal())
+    try:
+        run("systemctl", "stop", "slurm-govd")
+        assert unit("slurm-govd", "ActiveState", "Result", "ExecMainStatus") == ["inactive", "success", "0"]
+        until(lambda: re.search(r"\bstopped\b", journal()[said:]), "it says so itself")
+        assert not SOCKET.exists()
+        assert (cap("research"), cap("product")) == caps
+        number = sbatch("research", 1)  # nobody answers the plugin: the job goes in as it came
+        run("scancel", str(number))
+    finally:
+        run("systemctl", "start", "slurm-govd")
 
 
 def test_a_second_installation_has_nothing_to_do(installed: Site) -> None:

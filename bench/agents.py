@@ -29,7 +29,7 @@ HEARTBEAT = 10.0  # seconds, as shipped
 
 @dataclass
 class Use:
-    """What processes took together in a while: of one core, and of memory in MB."""
+    """What processes took together in a while: of one core, and of memory in MB (what they share counts once)."""
 
     cpu: float
     memory: float
@@ -52,7 +52,7 @@ class Measured:
     def use(self) -> Use:
         """Since it was made."""
         cpu = (self._seconds() - self._cpu) / (time.monotonic() - self._began)
-        return Use(cpu, sum(process.memory_info().rss for process in self._all) / 1e6)
+        return Use(cpu, sum(process.memory_full_info().pss for process in self._all) / 1e6)
 
 
 class Stage:

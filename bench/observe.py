@@ -182,7 +182,7 @@ def _decisions(now: float) -> Iterator[Event]:
 def _fill(path: Path) -> float:
     began, now = time.monotonic(), time.time()
     db = open_to_write(path)
-    words, some = Words(db), []
+    words, some = Words(), []
     for event in _decisions(now):
         some.append(event)
         if len(some) == 10_000:

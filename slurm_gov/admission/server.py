@@ -146,7 +146,10 @@ class Server:
         try:
             connection.send(answer)
         except OSError:
+            # The plugin has given up waiting, and done what its configuration says: nobody was refused by this.
             self._close(number)
+            if "refused" in event:
+                event["too_late"] = event.pop("refused")
         self._tell(event)
 
     def _close(self, number: int) -> None:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from slurm_gov.cli.common import Failure, as_json, plain
+from slurm_gov.cli.database import place
 from slurm_gov.cli.times import Moment
+from slurm_gov.ledger import DEFAULT_LEDGER
 from slurm_gov.ledger.event import GOVERNOR, Event, Kind
-from slurm_gov.ledger.store import DEFAULT_LEDGER
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from slurm_gov.database import Where
     from slurm_gov.ledger import Recorded
 
 POLL = 0.5
@@ -32,17 +33,7 @@ STYLES = {
     Kind.NODE: "blue",
 }
 
-ledger_file = click.option(
-    "--ledger",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="SLURM_GOV_LEDGER",
-    default=DEFAULT_LEDGER,
-    show_default=True,
-    show_envvar=True,
-    metavar="FILE",
-    help="The ledger that slurm-govd writes.",
-)
+ledger_file = place("--ledger", "path", "SLURM_GOV_LEDGER", DEFAULT_LEDGER, "The ledger that slurm-govd writes.")
 
 
 @click.command()
@@ -72,7 +63,7 @@ ledger_file = click.option(
 @click.option("-f", "--follow", is_flag=True, help="Go on showing what comes, until interrupted.")
 @as_json
 def log(
-    path: Path,
+    path: Where,
     kinds: tuple[str, ...],
     since: float | None,
     until: float | None,
@@ -140,7 +131,7 @@ def log(
         return
 
 
-def _last(path: Path) -> int:
+def _last(path: Where) -> int:
     from slurm_gov.ledger import events
 
     return max((one.id for one in events(path, limit=1, newest=True)), default=0)

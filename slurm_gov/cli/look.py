@@ -8,7 +8,6 @@ import pwd
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -118,12 +117,13 @@ async def _look(policy: Policy) -> tuple[Snapshot, tuple[str, ...]]:
 
 def _past(policy: Policy, now: float) -> tuple[Mapping[str, float], tuple[str, ...]]:
     """What teams borrowed lately, where the policy asks, as the daemon's ledger has it."""
-    from slurm_gov.ledger import DEFAULT_LEDGER, LedgerError, borrowed_lately
+    from slurm_gov.cli import database as where_is
+    from slurm_gov.ledger import LedgerError, borrowed_lately
 
     if policy.half_life is None:
         return {}, ()
     try:
-        return borrowed_lately(Path(os.environ.get("SLURM_GOV_LEDGER", DEFAULT_LEDGER)), policy.half_life, now), ()
+        return borrowed_lately(where_is.ledger(), policy.half_life, now), ()
     except LedgerError as error:
         return {}, (f"what teams borrowed lately is not known, and half_life not followed here: {error}",)
 

@@ -73,6 +73,7 @@ def cli() -> None:
     Environment:
       SLURM_GOV_POLICY   the policy file; else /etc/slurm-gov/policy.yaml
       SLURM_GOV_LEDGER   the ledger; else /var/lib/slurm-gov/ledger.db
+      SLURM_GOV_DATABASE the database that several controllers share, instead
       SLURM_CONF         Slurm's configuration, as for Slurm's own commands
 
     \b

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from slurm_gov.cli.common import Failure
+from slurm_gov.cli.database import place
 
 if TYPE_CHECKING:
     from slurm_gov.core.health import Health
     from slurm_gov.core.policy import Policy
     from slurm_gov.core.snapshot import Node
+    from slurm_gov.database import Where
     from slurm_gov.health.journal import Journal
     from slurm_gov.health.lifecycle import Record
     from slurm_gov.slurm.commands import CommandClient
 
-journal_file = click.option(
+journal_file = place(
     "--node-journal",
     "journal_path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    envvar="SLURM_GOV_NODE_JOURNAL",
-    default="/var/lib/slurm-gov/nodes.db",
-    show_default=True,
-    show_envvar=True,
-    metavar="FILE",
-    help="What slurm-govd remembers of nodes.",
+    "SLURM_GOV_NODE_JOURNAL",
+    "/var/lib/slurm-gov/nodes.db",
+    "What slurm-govd remembers of nodes.",
 )
 
 
@@ -55,7 +50,7 @@ class Look:
         return self.records.get(name) or Record(name, self.pools[name])
 
 
-def take_a_look(policy_path: str, journal_path: Path) -> Look:
+def take_a_look(policy_path: str, journal_path: Where) -> Look:
     """Raises ``Failure`` if something cannot be read."""
     import asyncio
 

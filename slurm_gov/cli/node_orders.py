@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -16,6 +15,7 @@ from slurm_gov.cli.node_look import Look, journal_file, take_a_look
 from slurm_gov.cli.node_views import rows
 
 if TYPE_CHECKING:
+    from slurm_gov.database import Where
     from slurm_gov.health.journal import Journal
     from slurm_gov.health.lifecycle import Record
 
@@ -156,7 +156,7 @@ def _give(
     want: str,
     names: tuple[str, ...],
     policy_path: str,
-    journal_path: Path,
+    journal_path: Where,
     reason: str,
     dry_run: bool,
     no_wait: bool,
@@ -240,7 +240,7 @@ def _answered(journal: Journal, id: int) -> str | None:
     return answer
 
 
-def _follow(journal: Journal, name: str, want: str, since: float, paths: tuple[str, Path] | None) -> str:
+def _follow(journal: Journal, name: str, want: str, since: float, paths: tuple[str, Where] | None) -> str:
     """Tell every step of a node until it is where the order leads; returns its state. Where nothing is to be told for
     a while: what it waits for. ``paths`` of policy and journal; without them nothing is told.
     """
@@ -272,7 +272,7 @@ def _follow(journal: Journal, name: str, want: str, since: float, paths: tuple[s
         raise Failure(f"not watched any more; it goes on: slurm-gov node show {name}") from None
 
 
-def _still(name: str, policy_path: str, journal_path: Path) -> str:
+def _still(name: str, policy_path: str, journal_path: Where) -> str:
     """What a node waits for."""
     now = time.time()
     try:

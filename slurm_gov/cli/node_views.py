@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from slurm_gov.cli.common import add, as_json, console, plain, print_json, table
 from slurm_gov.cli.look import policy_file
 from slurm_gov.cli.node_look import Look, journal_file, take_a_look
+
+if TYPE_CHECKING:
+    from slurm_gov.database import Where
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def rows(look: Look, now: float) -> list[Row]:
 @journal_file
 @click.option("--all", "everything", is_flag=True, help="Healthy nodes too, one line each.")
 @as_json
-def list_(policy_path: str, journal_path: Path, everything: bool, as_json: bool) -> None:
+def list_(policy_path: str, journal_path: Where, everything: bool, as_json: bool) -> None:
     """Nodes that are not healthy: state, since when, why, and what comes next.
 
     "heard" is how long ago the node's agent was last heard (as of the daemon's last note, every 15 s). "next" is
@@ -131,7 +134,7 @@ def list_(policy_path: str, journal_path: Path, everything: bool, as_json: bool)
     "--days", type=click.FloatRange(min=0), default=3.0, show_default=True, metavar="DAYS", help="How far back."
 )
 @as_json
-def show(name: str, policy_path: str, journal_path: Path, days: float, as_json: bool) -> None:
+def show(name: str, policy_path: str, journal_path: Where, days: float, as_json: bool) -> None:
     """One node: how it is, what its agent reports, and what happened to it.
 
     \b
@@ -211,7 +214,7 @@ def show(name: str, policy_path: str, journal_path: Path, days: float, as_json: 
 @policy_file
 @journal_file
 @as_json
-def lemons(policy_path: str, journal_path: Path, as_json: bool) -> None:
+def lemons(policy_path: str, journal_path: Where, as_json: bool) -> None:
     """Nodes with many faults: those that a person should look at, or send back.
 
     Drills do not count. The limits are the policy's (health.lemons).

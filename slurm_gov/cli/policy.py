@@ -492,11 +492,13 @@ def _apply(todo: Sequence[Change], wanted: Policy, state: State) -> None:
 
 def _note(done: Sequence[Change]) -> None:
     """Write into the ledger, if there is one here, who changed what in Slurm."""
-    from slurm_gov.ledger import DEFAULT_LEDGER, Event, Kind, LedgerError, note
+    from slurm_gov.cli import database as where_is
+    from slurm_gov.database import exists
+    from slurm_gov.ledger import Event, Kind, LedgerError, note
     from slurm_gov.slurm.accounts import What
 
-    path = Path(os.environ.get("SLURM_GOV_LEDGER") or DEFAULT_LEDGER)
-    if not path.exists():
+    path = where_is.ledger()
+    if not exists(path):
         return
     who = os.environ.get("SUDO_USER") or getpass.getuser()
     try:
@@ -574,12 +576,11 @@ def _confirm(yes: bool) -> None:
 
 def _before() -> Before:
     """What was there before slurm-gov: beside the ledger."""
-    from slurm_gov.ledger import DEFAULT_LEDGER
-    from slurm_gov.slurm.before import Before
+    from slurm_gov.cli import database as where_is
 
     try:
-        return Before(Path(os.environ.get("SLURM_GOV_LEDGER", DEFAULT_LEDGER)).parent)
-    except ValueError as error:
+        return where_is.before()
+    except (ValueError, OSError) as error:
         raise Failure(str(error)) from None
 
 

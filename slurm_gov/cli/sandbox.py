@@ -79,6 +79,14 @@ def sandbox() -> None:
     "--governor/--no-governor", default=True, show_default=True, help="Load the plugin and start slurm-govd."
 )
 @click.option(
+    "--controllers",
+    type=click.IntRange(1, 2),
+    metavar="NUMBER",
+    default=1,
+    show_default=True,
+    help="2: a backup slurmctld, and a slurm-govd beside each; needs root, or user namespaces.",
+)
+@click.option(
     "--account",
     "accounts",
     multiple=True,
@@ -103,6 +111,7 @@ def up(
     pools: tuple[str, ...],
     policy: Path | None,
     governor: bool,
+    controllers: int,
     accounts: tuple[str, ...],
     users: tuple[str, ...],
     slurm_conf: tuple[str, ...],
@@ -119,6 +128,7 @@ def up(
       slurm-gov sandbox up
       slurm-gov sandbox up --nodes 256
       slurm-gov sandbox up mine --pool h100=6x8 --pool a100=2x4 --policy policy.yaml
+      slurm-gov sandbox up two --controllers 2
       slurm-gov sandbox up plain --no-governor --slurm-conf PreemptType=preempt/qos
 
     \b
@@ -135,6 +145,7 @@ def up(
             policy=policy,
             accounts=accounts,
             users=users,
+            controllers=controllers,
             slurm_conf=slurm_conf,
             base=base.absolute() if base else default_base(),
         )
@@ -144,7 +155,7 @@ def up(
     total = len(config.all_nodes())
     click.echo(f"sandbox {name} is up in {time.time() - cluster.started:.1f} s: {total} nodes, {cluster.dir}")
     if governor:
-        click.echo(f"see it:  {cluster.page}")
+        click.echo(f"see it:  {_pages(cluster)}")
     click.echo(f"use it:  slurm-gov sandbox shell{which}     end it:  slurm-gov sandbox down{which}")
 
 
@@ -287,13 +298,17 @@ def _status(cluster: Sandbox) -> dict[str, Any]:
             "ports": f"{cluster.ports.base}-{last_port}",
             "nodes": f"{idle} of {len(nodes)} idle" if nodes else "slurmctld does not answer",
             "policy": str(cluster.layout.policy) if cluster.layout.policy.exists() else "none",
-            "page": cluster.page if config.governor else "none: no governor",
+            "page": _pages(cluster) if config.governor else "none: no governor",
             "environment": f"SLURM_CONF={cluster.env['SLURM_CONF']}",
         },
         "daemons": cluster.pids(),
         "nodes": nodes,
         "logs": str(cluster.layout.log),
     }
+
+
+def _pages(cluster: Sandbox) -> str:
+    return " ".join(cluster.page_of(number) for number in range(1, cluster.config.controllers + 1))
 
 
 def _banner(cluster: Sandbox) -> str:

@@ -33,8 +33,9 @@ def status(policy_path: str, as_json: bool) -> None:
     waiting   jobs that wait, and the GPUs they ask for; not those that are
               held, depend on other jobs, or are not ready otherwise
 
-    Below them: jobs being preempted, with what is left of their grace period, and warnings. It is computed
-    here from Slurm's state; slurm-govd need not run.
+    Below them: jobs being preempted, with what is left of their grace period, with several controllers
+    which governor leads (SLURM_GOV_DATABASE names the database that they share), and warnings. It is
+    computed here from Slurm's state; slurm-govd need not run.
 
     \b
     Examples:
@@ -47,13 +48,16 @@ def status(policy_path: str, as_json: bool) -> None:
       1  Slurm does not answer, or the policy is wrong
       2  wrong usage
     """
+    from slurm_gov.cli.database import leader
     from slurm_gov.core import rows
 
     look = take_a_look(policy_path)
+    leads = leader()
     if as_json:
         print_json(
             {
                 "time": look.snapshot.now,
+                "leader": leads or None,
                 "pools": [asdict(row) for row in rows.pools(look)],
                 "teams": [asdict(row) for row in rows.teams(look)],
                 "without_team": [asdict(row) for row in rows.without_team(look)],
@@ -63,10 +67,10 @@ def status(policy_path: str, as_json: bool) -> None:
             }
         )
     else:
-        _show(look)
+        _show(look, leads)
 
 
-def _show(look: Look) -> None:
+def _show(look: Look, leads: str) -> None:
     from slurm_gov.cli import words
     from slurm_gov.cli.common import plain
     from slurm_gov.core import rows
@@ -87,6 +91,8 @@ def _show(look: Look) -> None:
         sick = f"; not healthy: {', '.join(short.sick_nodes)}" if short.sick_nodes else ""
         text = f"{short.team} is short of {short.short} of its {short.quota} {short.pool}{sick}"
         out.print(plain(text, "red"))
+    if leads:
+        out.print(plain(f"of several governors, {leads}"))
     words.warn(out, rows.warnings(look))
 
 

@@ -18,6 +18,7 @@ from slurm_gov.ledger.report import By, Per, Row
 
 if TYPE_CHECKING:
     from slurm_gov.core.policy import Policy
+    from slurm_gov.database import Where
     from slurm_gov.ledger.usage import Books
 
 TIMEOUT = 600.0
@@ -70,7 +71,7 @@ class Report:
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it into this file.")
 def usage(
     policy_path: str,
-    path: Path,
+    path: Where,
     since: float | None,
     until: float | None,
     by: str,
@@ -144,7 +145,7 @@ def _known(policy: Policy, team: str, pool: str) -> None:
 
 
 def _report(
-    policy: Policy, path: Path, since: float, until: float, by: By, per: Per, team: str, pool: str, charts: bool
+    policy: Policy, path: Where, since: float, until: float, by: By, per: Per, team: str, pool: str, charts: bool
 ) -> Report:
     from slurm_gov.ledger.report import periods, report
     from slurm_gov.ledger.usage import observed
@@ -160,7 +161,7 @@ def _report(
     )
 
 
-def _books(policy: Policy, path: Path, since: float, until: float) -> tuple[Books, list[str]]:
+def _books(policy: Policy, path: Where, since: float, until: float) -> tuple[Books, list[str]]:
     import asyncio
 
     from slurm_gov.cli.look import failure

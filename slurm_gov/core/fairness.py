@@ -106,7 +106,7 @@ class _Hunt:
         return False
 
     def run_again(self, rule: Rule) -> bool:
-        """From each team once more, one of those that the first rule did not allow."""
+        """Once more from the largest share, among those that the first rule did not allow."""
         self.targets = _Targets(self.shares, self.own, self.left_over)
         while (target := self.targets.next()) is not None:
             candidate = self.targets.queues[target].pop(0)
@@ -114,7 +114,6 @@ class _Hunt:
             before = theirs.share()
             if rule(mine.share(), before, before) and self._take(candidate, Claim.FAIR_SHARE):
                 return True
-            self.targets.drop(target)
         return False
 
     def _share_without(self, theirs: Holder, candidate: Candidate) -> Share:
@@ -145,9 +144,6 @@ class _Targets:
         for candidate in ordered:
             self.queues.setdefault(shares.holder(candidate.victim.team), []).append(candidate)
         self.out: set[Holder] = set()
-
-    def drop(self, team: Holder) -> None:
-        self.out.add(team)
 
     def next(self) -> Holder | None:
         """The team whose first candidate is to be looked at, if any is left."""

@@ -18,9 +18,14 @@ class Bookkeeper:
 
     def __init__(self, ledger: Ledger, gap: float) -> None:
         self._ledger = ledger
+        self._gap = gap
         self._meter = Meter(gap)
 
     def cycle(self, cycle: Cycle) -> None:
+        if cycle.standby:  # who leads writes it down; what teams hold must not count twice
+            self._ledger.record_spans(self._meter.going_on())
+            self._meter = Meter(self._gap)
+            return
         caps = planned_caps(cycle.policy, cycle.plan.caps)
         self._ledger.record_spans(self._meter.look(cycle.snapshot.now, cycle.plan.standings, caps))
 

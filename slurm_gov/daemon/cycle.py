@@ -18,7 +18,8 @@ class Cycle:
     """One look, decide and act. Durations in seconds; ``failures`` counts actions that Slurm refused.
 
     ``error`` is set when acting was broken off (Slurm stopped answering, a cap could not be written); what was
-    not done is decided anew by the next cycle.
+    not done is decided anew by the next cycle. ``standby``: another governor leads, and nothing was to be done here.
+    ``leader`` says who does, where there are several.
     """
 
     policy: Policy
@@ -30,6 +31,8 @@ class Cycle:
     act_seconds: float
     failures: int = 0
     error: str = ""
+    standby: bool = False
+    leader: str = ""
 
 
 class Watcher(Protocol):

@@ -23,6 +23,8 @@ from slurm_gov.daemon.admission import Admission
 from slurm_gov.daemon.cycle import Cycle, Watcher
 from slurm_gov.daemon.deeds import Deeds
 from slurm_gov.daemon.intents import intents
+from slurm_gov.daemon.leadership import Leadership
+from slurm_gov.daemon.lease import Leases
 from slurm_gov.daemon.log import log
 from slurm_gov.daemon.past import Past
 from slurm_gov.daemon.systemd import notify, watchdog_interval
@@ -33,6 +35,7 @@ from slurm_gov.policy.problems import PolicyError
 from slurm_gov.slurm.before import Before
 from slurm_gov.slurm.checkpoints import CheckpointFiles, with_files
 from slurm_gov.slurm.client import SlurmClient, SlurmError, SlurmUnavailable
+from slurm_gov.slurm.permit import NotLeading
 
 SETTLE = 0.03
 """Seconds from a submission's question to the look at Slurm: the job exists only after the answer."""
@@ -58,6 +61,7 @@ class Governor:
         self.before: Before | None = None
         self.beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
         self.past: Past | None = None
+        self.leadership: Leadership | None = None
         self._path = path
         self._admission = Admission(socket, self._on_event)
         self._checkpoints = CheckpointFiles()
@@ -73,6 +77,18 @@ class Governor:
         self._look_took = 0.0
         self._cluster_task: asyncio.Task[None] | None = None
 
+    def lead_by(self, leases: Leases, timeout: float) -> None:
+        """Act only with the lease. ``timeout``: seconds that a look at Slurm may take."""
+        self.leadership = Leadership(leases, timeout, self._leadership_changed)
+        self.client.permit = self.leadership.permit
+
+    def _leadership_changed(self) -> None:
+        led, leads = ("standby", "leads") if self.leadership and self.leadership.term else ("leads", "standby")
+        host = self.leadership.host if self.leadership else ""
+        self.record(Event(Kind.DAEMON, f"the governor on {host}", before=led, after=leads))
+        self._told.clear()
+        self._wake.set()
+
     async def run(self) -> None:
         """Answer the plugin and run cycles until told to stop. Raises ``OSError`` if the socket cannot be had."""
         loop = asyncio.get_running_loop()
@@ -83,6 +99,7 @@ class Governor:
         log.info("started", policy=str(self._path), socket=str(self._admission.path), teams=len(self.policy.teams))
         self.record(Event(Kind.DAEMON, f"policy {self._path}, {len(self.policy.teams)} teams", after="started"))
         notify("READY=1", "STATUS=waiting for Slurm")
+        leading = asyncio.create_task(_guarded(self.leadership.run())) if self.leadership else None
         tasks = [asyncio.create_task(_pat_watchdog()), *(asyncio.create_task(_guarded(one())) for one in self.beside)]
         try:
             await self._cycles()
@@ -91,6 +108,9 @@ class Governor:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            if leading is not None:  # last: nothing is done any more, and another may begin
+                leading.cancel()
+                await asyncio.gather(leading, return_exceptions=True)
             await self._admission.stop()
             self.record(Event(Kind.DAEMON, before="started", after="stopped"))
             log.info("stopped")
@@ -128,6 +148,8 @@ class Governor:
         When Slurm does not answer nothing is decided and nothing done.
         """
         began = time.monotonic()
+        standby = self.leadership is not None and not self.leadership.begin()
+        leader = self.leadership.about if self.leadership is not None else ""
         try:
             snapshot = await self.client.snapshot()
             snapshot = self._checkpoints.filled_in(self.policy.preemption.checkpoint_file, snapshot)
@@ -145,11 +167,14 @@ class Governor:
             decide_took = time.monotonic() - began - self._look_took
             if self._cluster is not None:
                 self._admission.show(make_view(policy, snapshot, self._cluster))
-            self._tell(decided, todo)
+            if not standby:
+                self._tell(decided, todo)
             failures, broken_off = 0, ""
             acting = time.monotonic()
             try:
-                if policy.mode is Mode.OBSERVE:
+                if standby:
+                    pass  # another governor does it
+                elif policy.mode is Mode.OBSERVE:
                     self._tell_intents(todo)
                 else:
                     self._remember_before(snapshot, todo)
@@ -171,8 +196,13 @@ class Governor:
                         act_seconds=time.monotonic() - acting,
                         failures=failures,
                         error=broken_off,
+                        standby=standby,
+                        leader=leader,
                     ),
                 )
+        except NotLeading as error:
+            log.warning("acting was broken off", why=str(error))
+            return True, None
         except SlurmUnavailable as error:
             if self._answering:
                 log.error("Slurm does not answer: nothing is decided until it does", error=str(error))
@@ -187,8 +217,10 @@ class Governor:
         took = time.monotonic() - began
         if todo:
             log.debug("cycle", seconds=round(took, 3), failures=failures)
-        notify(f"STATUS={len(snapshot.running)} running, {len(snapshot.waiting)} waiting; cycle took {took:.2f} s")
-        return bool(todo), todo.next_deadline
+        state = "standby; " if standby else ""
+        counts = f"{len(snapshot.running)} running, {len(snapshot.waiting)} waiting"
+        notify(f"STATUS={state}{counts}; cycle took {took:.2f} s")
+        return (False, None) if standby else (bool(todo), todo.next_deadline)
 
     async def _refresh_cluster(self) -> None:
         """Know users and accounts; after the first time in the background, since no reclaim must wait for it."""
@@ -212,7 +244,7 @@ class Governor:
         try:
             self.before.remember_caps(snapshot.caps, (todo.lower, todo.raise_))
         except OSError as error:
-            log.error("the caps that stood before are not written down", file=str(self.before.path), error=str(error))
+            log.error("the caps that stood before are not written down", file=self.before.name, error=str(error))
             self.before = None
 
     def _tell_intents(self, todo: Actions) -> None:
@@ -281,6 +313,15 @@ class Governor:
                 name=event["name"],
                 reason=event["would_refuse"],
                 mode=str(Mode.OBSERVE),
+            )
+        if "too_late" in event:
+            log.warning(
+                "answered too late",
+                team=event["team"],
+                account=event["account"],
+                uid=event["uid"],
+                name=event["name"],
+                reason=event["too_late"],
             )
         if "refused" in event:
             log.info(

@@ -12,18 +12,19 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from slurm_gov.core.health import Effect, Health, Repair
 from slurm_gov.core.policy import Policy
 from slurm_gov.core.snapshot import Node, Snapshot
 from slurm_gov.daemon.cycle import Cycle
+from slurm_gov.daemon.leadership import LEAST, Leadership
 from slurm_gov.daemon.log import log
 from slurm_gov.daemon.node_acts import NodeActs
 from slurm_gov.daemon.node_jobs import NodeJobs
 from slurm_gov.daemon.node_news import NodeNews
 from slurm_gov.daemon.node_sights import NodeSights
+from slurm_gov.database import Where
 from slurm_gov.health import sights
 from slurm_gov.health.fleet import decide
 from slurm_gov.health.journal import KEEP, Journal, JournalError, Operation
@@ -50,6 +51,7 @@ class Healer:
         broker: Broker | None,
         wake: Callable[[], None],
         record: Callable[[Deed], None] = lambda one: None,
+        may: Callable[[], object] = lambda: None,
     ) -> None:
         self._nodes = nodes
         self._journal = journal
@@ -62,7 +64,7 @@ class Healer:
         self._tidied = float("-inf")
         self.monitor = Monitor(broker, lambda node: self._due.set(), journal.reports().values(), _say)
         self._news = NodeNews(journal, self.monitor, record)
-        self._operations = Operations(journal, time.time, self._operation_told)
+        self._operations = Operations(journal, time.time, self._operation_told, may)
         self._verifications = Verifications(nodes, SlurmError, "", self._news.verification)
         self._providers = PoolProviders(nodes, self._node, SlurmError, self.monitor)
         known = (self.monitor, self._operations, self._verifications, self._providers)
@@ -113,6 +115,7 @@ class Healer:
             await self._operations.stop()
             with contextlib.suppress(JournalError):
                 self._journal.keep_reports(self.monitor.kept())
+            self._journal.close()
 
     async def _step(self, policy: Policy, health: Health, snapshot: Snapshot, fresh: bool) -> None:
         """Look, decide, act. Not ``fresh``: a report came meanwhile; then nodes are drained, and all else waits."""
@@ -195,18 +198,22 @@ class Healer:
 
 
 class Healing:
-    """The governor's watcher that heals nodes, from the first policy that says so on."""
+    """The governor's watcher that heals nodes, from the first policy that says so on; of several governors, the one
+    that leads, which takes up what the journal has.
+    """
 
     def __init__(
         self,
         client: SlurmClient,
         nodes: NodeClient,
-        journal: Path,
+        journal: Where,
         broker: Broker | None,
         wake: Callable[[], None],
         record: Callable[[Deed], None] = lambda one: None,
+        leadership: Leadership | None = None,
     ) -> None:
-        self._make = lambda: Healer(client, nodes, Journal(journal), broker, wake, record)
+        self._make = lambda: _make(client, nodes, journal, broker, wake, record, leadership)
+        self._leadership = leadership
         self._wanted = asyncio.Event()
         self._healer: Healer | None = None
 
@@ -228,7 +235,7 @@ class Healing:
     def cycle(self, cycle: Cycle) -> None:
         if cycle.policy.health is not None:
             self._wanted.set()
-        if self._healer is not None:
+        if self._healer is not None and not cycle.standby:
             self._healer.see(cycle)
 
     def blind(self, error: str) -> None:
@@ -244,13 +251,47 @@ class Healing:
     async def run(self) -> None:
         """Until cancelled."""
         await self._wanted.wait()
-        while self._healer is None:
+        while self._leadership is not None:
+            await self._leadership.led()
+            healing = asyncio.create_task(self._heal())
+            losing = asyncio.create_task(self._leadership.lost())
             try:
-                self._healer = await asyncio.to_thread(self._make)
+                await asyncio.wait({healing, losing}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (healing, losing):
+                    task.cancel()
+                for result in await asyncio.gather(healing, losing, return_exceptions=True):
+                    if isinstance(result, Exception):
+                        log.error("nodes: begun again", error=str(result))
+                self._healer = None
+        await self._heal()
+
+    async def _heal(self) -> None:
+        healer = None
+        while healer is None:
+            try:
+                healer = await asyncio.to_thread(self._make)
             except JournalError as error:
                 log.error("nodes are not looked after", error=str(error))
                 await asyncio.sleep(10)
-        await self._healer.run()
+        self._healer = healer
+        await healer.run()
+
+
+def _make(
+    client: SlurmClient,
+    nodes: NodeClient,
+    journal: Where,
+    broker: Broker | None,
+    wake: Callable[[], None],
+    record: Callable[[Deed], None],
+    leadership: Leadership | None,
+) -> Healer:
+    """Raises ``JournalError``."""
+    if leadership is None:
+        return Healer(client, nodes, Journal(journal), broker, wake, record)
+    fenced = Journal(journal, fence=leadership.fence())
+    return Healer(client, nodes, fenced, broker, wake, record, lambda: leadership.permit(LEAST))
 
 
 def _say(level: str, text: str) -> None:

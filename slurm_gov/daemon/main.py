@@ -21,12 +21,15 @@ from slurm_gov.daemon.governor import Governor, look
 from slurm_gov.daemon.healing import Healing
 from slurm_gov.daemon.http import DEFAULT_LISTEN, HttpError, HttpServer, read_token
 from slurm_gov.daemon.intents import intents
+from slurm_gov.daemon.lease import Leases
 from slurm_gov.daemon.log import log, set_up
 from slurm_gov.daemon.memory import tune
 from slurm_gov.daemon.metrics import Metrics
 from slurm_gov.daemon.node_metrics import known_of
 from slurm_gov.daemon.past import Past
+from slurm_gov.daemon.shared_before import SharedBefore
 from slurm_gov.daemon.shown import Shown
+from slurm_gov.database import DatabaseError, Where, WhereError, locate, shown
 from slurm_gov.health.monitor import Broker, BrokerError
 from slurm_gov.health.topics import DEFAULT_PREFIX
 from slurm_gov.ledger import DEFAULT_LEDGER, Ledger
@@ -110,6 +113,15 @@ from slurm_gov.web.board import Board
     "that is logged and counted, and scheduling goes on.",
 )
 @click.option(
+    "--database",
+    "database_url",
+    envvar="SLURM_GOV_DATABASE",
+    metavar="URL",
+    help="A database that the governors of several controllers share, as mariadb://USER:PASSWORD@HOST/NAME or "
+    "postgresql://...: ledger and node journal are in it, instead of those files, and of the governors one acts. "
+    "Where others can list processes, set SLURM_GOV_DATABASE instead.",
+)
+@click.option(
     "--ledger-days",
     type=click.FloatRange(min=0),
     default=400.0,
@@ -159,6 +171,7 @@ def cli(
     listen: str,
     token_file: Path | None,
     ledger_path: Path,
+    database_url: str | None,
     ledger_days: float,
     node_journal: Path,
     mqtt: str | None,
@@ -185,7 +198,8 @@ def cli(
     \b
     Exit codes:
       0  ended as told
-      1  Slurm does not answer (--once, --dry-run), or the socket or the port cannot be had
+      1  Slurm does not answer (--once, --dry-run), the socket or the port cannot be had, or the driver of the
+         database is missing
       2  the policy or the command line is wrong
 
     Every option can be set in the environment: SLURM_GOV_INTERVAL=5 and so on; the unit reads
@@ -202,21 +216,37 @@ def cli(
     except PolicyError as error:
         click.echo(f"slurm-govd: {error}", err=True)
         sys.exit(2)
-    ledger = Ledger(ledger_path, ledger_days * 86_400 or None, say_trouble)
     try:
+        shared = locate(database_url) if database_url else None
+    except WhereError as error:
+        click.echo(f"slurm-govd: --database: {error}", err=True)
+        sys.exit(2)
+    try:
+        ledger = Ledger(shared or ledger_path, ledger_days * 86_400 or None, say_trouble)
         client = asyncio.run(choose(client_kind, timeout))
         if once or dry_run:
+            if shared and not dry_run:
+                _refuse_beside_a_leader(Leases(shared))
             asyncio.run(_one_cycle(client, policy, ledger, dry_run))
         else:
             tune()
             governor = Governor(client, policy, path, socket, interval)
-            governor.before = _before(ledger_path.parent)
+            governor.before = _before(shared, ledger_path.parent)
+            if shared:
+                governor.lead_by(Leases(shared), timeout)
+                log.info("several controllers: one governor acts", database=shown(shared))
+            nodes = CommandNodes(timeout, client.permit)
             broker = Broker.at(mqtt, mqtt_ca, mqtt_cert, mqtt_key, mqtt_prefix) if mqtt else None
-            healing = Healing(client, CommandNodes(timeout), node_journal, broker, governor.wake, governor.record)
+            healing = Healing(
+                client, nodes, shared or node_journal, broker, governor.wake, governor.record, governor.leadership
+            )
             governor.watchers.append(healing)
             governor.beside.append(healing.run)
-            governor.past = Past(ledger_path)
+            governor.past = Past(shared or ledger_path)
             _govern(governor, ledger, healing, listen, token_file)
+    except DatabaseError as error:
+        click.echo(f"slurm-govd: {error}", err=True)
+        sys.exit(1)
     except SlurmError as error:
         click.echo(f"slurm-govd: {error}", err=True)
         sys.exit(1)
@@ -225,10 +255,18 @@ def cli(
         sys.exit(1)
 
 
-def _before(folder: Path) -> Before | None:
+def _refuse_beside_a_leader(leases: Leases) -> None:
+    """One cycle beside a governor that leads would act twice. Raises ``DatabaseError``."""
+    lease = leases.read()
+    leases.close()
+    if lease is not None and lease.held:
+        raise DatabaseError(f"--once: the governor on {lease.host} leads; stop it first, or use --dry-run")
+
+
+def _before(shared: Where | None, folder: Path) -> Before | None:
     """What was there before us; without it the caps of today cannot be undone, but governing goes on."""
     try:
-        return Before(folder)
+        return SharedBefore(shared, folder) if shared else Before(folder)
     except (OSError, ValueError) as error:
         log.error("what was there before slurm-gov is not kept", error=str(error))
         return None
@@ -239,7 +277,7 @@ def _govern(governor: Governor, ledger: Ledger, healing: Healing, listen: str, t
     with contextlib.ExitStack() as beside:
         gap = max(60.0, 10 * governor.interval)
         books = Bookkeeper(ledger, gap)
-        metrics = Metrics(ledger, gap)
+        metrics = Metrics(ledger, gap, governor.leadership)
         metrics.nodes.known = lambda: known_of(healing)
         governor.watchers += [books, metrics]
         ledger.start()
@@ -252,9 +290,9 @@ def _govern(governor: Governor, ledger: Ledger, healing: Healing, listen: str, t
             server = HttpServer(app, listen, token)
             beside.callback(server.stop)
             beside.callback(board.close)
-            governor.watchers.append(shown := Shown(board))
+            governor.watchers.append(page := Shown(board))
             for event in ledger.recent:
-                shown.event(event)
+                page.event(event)
             server.start()
             log.info("serving", address=server.url, token=bool(token))
         asyncio.run(governor.run())

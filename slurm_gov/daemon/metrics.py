@@ -29,6 +29,7 @@ from slurm_gov.core.policy import Policy
 from slurm_gov.daemon.bookkeeper import planned_caps
 from slurm_gov.daemon.cycle import Cycle
 from slurm_gov.daemon.exposition import Durations, Totals, gauge
+from slurm_gov.daemon.leadership import Leadership
 from slurm_gov.daemon.node_metrics import NodeMetrics
 from slurm_gov.ledger import Event, Kind, Ledger
 from slurm_gov.ledger.meter import Meter
@@ -54,7 +55,7 @@ _OWNER = ("team", "pool")
 class Metrics:
     """A watcher. ``registry`` is for whoever has more to tell."""
 
-    def __init__(self, ledger: Ledger | None = None, gap: float = 60.0) -> None:
+    def __init__(self, ledger: Ledger | None = None, gap: float = 60.0, leadership: Leadership | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # half of all lines, and Prometheus has no use for them
         self.registry = CollectorRegistry()
         self._last: Cycle | None = None
@@ -149,6 +150,8 @@ class Metrics:
         self.nodes = NodeMetrics(self.registry, lambda: self._last)
         if ledger is not None:
             self.registry.register(_OfLedger(ledger))
+        if leadership is not None:
+            self.registry.register(_OfLeadership(leadership))
 
     # -- watching -------------------------------------------------------------------------------------------
 
@@ -162,8 +165,9 @@ class Metrics:
         self._last_took.set(sum(took))
         self._slurm_up.set(1)
         caps = planned_caps(cycle.policy, cycle.plan.caps)
-        self._meter.look(cycle.snapshot.now, cycle.plan.standings, caps)
-        self._started(cycle)
+        if not cycle.standby:  # who leads counts it
+            self._meter.look(cycle.snapshot.now, cycle.plan.standings, caps)
+            self._started(cycle)
         self._owners_wait(cycle)
         self._last = cycle
 
@@ -330,3 +334,18 @@ class _OfLedger(Collector):
             ("write_failures", "Attempts to write the ledger that failed.", health.failures),
         ):
             yield CounterMetricFamily(f"slurm_gov_ledger_{name}", help, value=value)
+
+
+class _OfLeadership(Collector):
+    """Which of several governors leads, as this one sees it."""
+
+    def __init__(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+
+    def collect(self) -> Iterator[Metric]:
+        one = self._leadership
+        yield GaugeMetricFamily("slurm_gov_leader", "Whether this governor leads, and so acts.", value=one.leads)
+        age = "Seconds since the lease was renewed, by whoever has it, as this governor last saw it."
+        yield GaugeMetricFamily("slurm_gov_lease_age_seconds", age, value=one.age)
+        term = "How often the lease has changed hands."
+        yield GaugeMetricFamily("slurm_gov_lease_term", term, value=one.seen.lease.term if one.seen.lease else 0)

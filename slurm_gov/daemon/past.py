@@ -6,11 +6,11 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from slurm_gov.core.policy import frozen
 from slurm_gov.core.snapshot import Snapshot
 from slurm_gov.daemon.log import log
+from slurm_gov.database import Where, exists
 from slurm_gov.ledger import LedgerError, borrowed_lately
 
 EVERY = 60.0
@@ -20,7 +20,7 @@ EVERY = 60.0
 class Past:
     """Reads the ledger in a thread: only the first cycle waits for it. Without a ledger nobody has a past."""
 
-    def __init__(self, ledger: Path) -> None:
+    def __init__(self, ledger: Where) -> None:
         self._ledger = ledger
         self._known: Mapping[str, float] = frozen({})
         self._of: float | None = None
@@ -39,7 +39,7 @@ class Past:
 
     async def _look(self, half_life: float) -> None:
         self._of, self._looked = half_life, time.monotonic()
-        if not self._ledger.exists():
+        if not exists(self._ledger):
             return  # the first cycle of all: nobody has a past
         try:
             found = await asyncio.to_thread(borrowed_lately, self._ledger, half_life, time.time())

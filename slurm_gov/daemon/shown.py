@@ -21,7 +21,8 @@ class Shown:
 
     def cycle(self, cycle: Cycle) -> None:
         took = Took(cycle.look_seconds, cycle.decide_seconds, cycle.act_seconds, cycle.failures, cycle.error)
-        self._board.put(Look(cycle.policy, cycle.snapshot, cycle.plan, cycle.actions), took)
+        notes = (cycle.leader,) if cycle.standby else ()
+        self._board.put(Look(cycle.policy, cycle.snapshot, cycle.plan, cycle.actions, notes=notes), took)
 
     def blind(self, error: str) -> None:
         self._board.blind(time.time(), error)

@@ -1,22 +1,39 @@
 """What must survive: the record of every node, its history, running operations, people's orders, last reports.
 
-One SQLite file. slurm-govd writes it; ``slurm-gov node`` reads it, and writes orders into it, whether the daemon runs
-or not. A record is on disk before anything is done about it.
+One SQLite file, or tables in a database that several controllers share. slurm-govd writes it; ``slurm-gov node``
+reads it, and writes orders into it, whether the daemon runs or not. A record is on disk before anything is done about
+it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sqlite3
-import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sqlalchemy import (
+    Column,
+    Connection,
+    Double,
+    Executable,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
 from slurm_gov.core.health import Effect, Repair
+from slurm_gov.database import INNODB, Database, DatabaseError, Part, Where, exists, id_column, put, text_column
 from slurm_gov.health.lifecycle import Order, Record, Repaired, State, Want
 
 KEEP = 35 * 86400.0
@@ -36,8 +53,66 @@ CREATE TABLE IF NOT EXISTS orders (
   by TEXT NOT NULL, reason TEXT NOT NULL, answered REAL, answer TEXT);
 CREATE TABLE IF NOT EXISTS report (node TEXT PRIMARY KEY, received REAL NOT NULL, heard REAL NOT NULL, presence TEXT,
   payload TEXT NOT NULL);
-PRAGMA user_version = 1;
 """
+_TABLES = MetaData()
+_NAME = String(255)
+_node = Table("node", _TABLES, Column("name", _NAME, primary_key=True), text_column("data", nullable=False), **INNODB)
+_history = Table(
+    "history",
+    _TABLES,
+    id_column(),
+    Column("time", Double, nullable=False),
+    Column("node", _NAME, nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("before", String(64)),
+    Column("after", String(64)),
+    text_column("fault"),
+    text_column("reason", nullable=False),
+    text_column("by"),
+    Column("injected", Integer, nullable=False, default=0),
+    text_column("jobs"),
+    Index("history_node", "node", "time"),
+    Index("history_time", "time"),
+    **INNODB,
+)
+_operation = Table(
+    "operation",
+    _TABLES,
+    Column("name", _NAME, primary_key=True),
+    Column("node", _NAME, nullable=False),
+    Column("repair", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("began", Double, nullable=False),
+    Column("tried", Double, nullable=False),
+    Column("progress", String(64), nullable=False),
+    text_column("message", nullable=False),
+    **INNODB,
+)
+_orders = Table(
+    "orders",
+    _TABLES,
+    id_column(),
+    Column("time", Double, nullable=False),
+    Column("node", _NAME, nullable=False),
+    Column("want", String(64), nullable=False),
+    Column("now", Integer, nullable=False),
+    text_column("by", nullable=False),
+    text_column("reason", nullable=False),
+    Column("answered", Double),
+    text_column("answer"),
+    **INNODB,
+)
+_report = Table(
+    "report",
+    _TABLES,
+    Column("node", _NAME, primary_key=True),
+    Column("received", Double, nullable=False),
+    Column("heard", Double, nullable=False),
+    Column("presence", String(64)),
+    text_column("payload", nullable=False),
+    **INNODB,
+)
+_PART = Part("nodes", "journal", _TABLES, (_SCHEMA,))
 
 
 class JournalError(Exception):
@@ -90,171 +165,154 @@ class Reported:
 class Journal:
     """The file. Every call is one transaction; calls may come from several threads."""
 
-    def __init__(self, path: Path, create: bool = True) -> None:
-        """Raises ``JournalError`` if it cannot be opened, or (without ``create``) is not there."""
-        self.path = path
-        self._lock = threading.Lock()
-        if not create and not path.exists():
-            raise JournalError(f"{path} is not there: slurm-govd makes it when its policy has a health: section")
+    def __init__(
+        self, where: Where, create: bool = True, fence: Callable[[Connection], None] = lambda connection: None
+    ) -> None:
+        """Raises ``JournalError`` if it cannot be opened, or (without ``create``) is not there.
+
+        ``fence`` is called in every transaction that writes, and raises to forbid it.
+        """
+        self.where = where
+        self._fence = fence
+        if not create and not exists(where):
+            raise JournalError(f"{where} is not there: slurm-govd makes it when its policy has a health: section")
+        pragmas = ("journal_mode = WAL", "synchronous = FULL") if create else ()
         try:
-            if create:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
-            if create:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                self._db.execute("PRAGMA synchronous = FULL")
-                self._db.executescript(_SCHEMA)
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-        except (sqlite3.Error, OSError) as error:
-            raise JournalError(f"{path} cannot be opened: {error}") from None
-        if version != 1:
-            raise JournalError(f"{path} is of version {version}; this slurm-gov knows version 1")
+            self._db = Database(where, _PART, make=create, busy=10, pragmas=pragmas).open()
+        except DatabaseError as error:
+            raise JournalError(str(error)) from None
 
     def close(self) -> None:
-        with self._lock:
-            self._db.close()
+        self._db.close()
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def _writing(self) -> Iterator[Connection]:
         try:
-            with self._lock:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._db
-                except BaseException:
-                    self._db.execute("ROLLBACK")
-                    raise
-                self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path} cannot be written: {error}") from None
+            with self._db.writing() as connection:
+                self._fence(connection)
+                yield connection
+        except DatabaseError as error:
+            raise JournalError(str(error)) from None
 
-    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    def _rows(self, query: Executable) -> list[Any]:
         try:
-            with self._lock:
-                return self._db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise JournalError(f"{self.path} cannot be read: {error}") from None
+            with self._db.reading() as connection:
+                return list(connection.execute(query).fetchall())
+        except DatabaseError as error:
+            raise JournalError(str(error)) from None
 
     # -- nodes and their history ---------------------------------------------------------------------------
 
     def records(self) -> dict[str, Record]:
         """Every node that was ever looked at, by name."""
-        return {name: _record(json.loads(data)) for name, data in self._rows("SELECT name, data FROM node")}
+        rows = self._rows(select(_node.c.name, _node.c.data))
+        return {name: _record(json.loads(data)) for name, data in rows}
 
     def keep(self, records: Iterable[Record], events: Iterable[Event] = ()) -> None:
         """Write records and the history that goes with them, together."""
         with self._writing() as db:
-            db.executemany(
-                "INSERT INTO node VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET data = excluded.data",
-                [(one.node, json.dumps(_plain(one))) for one in records],
-            )
-            db.executemany(
-                "INSERT INTO history (time, node, event, before, after, fault, reason, by, injected, jobs) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        e.time,
-                        e.node,
-                        e.event,
-                        e.before,
-                        e.after,
-                        e.fault,
-                        e.reason,
-                        e.by,
-                        e.injected,
-                        json.dumps(e.jobs),
-                    )
-                    for e in events
-                ],
-            )
+            put(db, _node, [{"name": one.node, "data": json.dumps(_plain(one))} for one in records])
+            rows = [
+                {
+                    "time": e.time,
+                    "node": e.node,
+                    "event": e.event,
+                    "before": e.before,
+                    "after": e.after,
+                    "fault": e.fault,
+                    "reason": e.reason,
+                    "by": e.by,
+                    "injected": int(e.injected),
+                    "jobs": json.dumps(e.jobs),
+                }
+                for e in events
+            ]
+            if rows:
+                db.execute(insert(_history), rows)
 
     def forget(self, before: float) -> None:
         """Drop history and answered orders from before a time (seconds since the epoch)."""
         with self._writing() as db:
-            db.execute("DELETE FROM history WHERE time < ?", (before,))
-            db.execute("DELETE FROM orders WHERE answered < ?", (before,))
-            db.execute("DELETE FROM operation WHERE tried < ? AND progress != 'running'", (before,))
+            db.execute(delete(_history).where(_history.c.time < before))
+            db.execute(delete(_orders).where(_orders.c.answered < before))
+            db.execute(delete(_operation).where(_operation.c.tried < before, _operation.c.progress != "running"))
 
     def history(self, node: str | None = None, since: float = 0.0) -> list[Event]:
         """What happened, oldest first."""
-        rows = self._rows(
-            "SELECT time, node, event, reason, before, after, fault, by, injected, jobs FROM history "
-            "WHERE (? IS NULL OR node = ?) AND time >= ? ORDER BY time, id",
-            node, node, since,
-        )  # fmt: skip
-        return [
-            Event(*row[:4], *row[4:8], bool(row[8]), tuple(json.loads(row[9] or "[]")))  # type: ignore[call-arg]
-            for row in rows
-        ]
+        c = _history.c
+        asked = select(c.time, c.node, c.event, c.reason, c.before, c.after, c.fault, c.by, c.injected, c.jobs)
+        asked = asked.where(c.time >= since).order_by(c.time, c.id)
+        rows = self._rows(asked if node is None else asked.where(c.node == node))
+        return [Event(*row[:8], bool(row[8]), tuple(json.loads(row[9] or "[]"))) for row in rows]  # type: ignore[call-arg]
 
     def fault_counts(self, since: float) -> dict[str, int]:
         """How many faults each node had; drills do not count."""
-        rows = self._rows(
-            "SELECT node, count(*) FROM history WHERE event = 'fault' AND NOT injected AND time >= ? GROUP BY node",
-            since,
-        )
-        return dict(rows)
+        c = _history.c
+        counted = and_(c.event == "fault", c.injected == 0, c.time >= since)
+        return {row[0]: row[1] for row in self._rows(select(c.node, func.count()).where(counted).group_by(c.node))}
 
     # -- operations ----------------------------------------------------------------------------------------
 
     def operations(self, running: bool = True) -> dict[str, Operation]:
         """Operations by name: those that run, or all."""
-        rows = self._rows("SELECT * FROM operation WHERE NOT ? OR progress = 'running'", running)
+        asked = select(_operation)
+        rows = self._rows(asked.where(_operation.c.progress == "running") if running else asked)
         return {row[0]: Operation(row[0], row[1], Repair(row[2]), *row[3:]) for row in rows}
 
     def operation(self, name: str) -> Operation | None:
         """One operation."""
-        rows = self._rows("SELECT * FROM operation WHERE name = ?", name)
+        rows = self._rows(select(_operation).where(_operation.c.name == name))
         return Operation(rows[0][0], rows[0][1], Repair(rows[0][2]), *rows[0][3:]) if rows else None
 
     def keep_operation(self, one: Operation) -> None:
         """Write how far an operation is."""
         with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO operation VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (one.name, one.node, str(one.repair), one.attempt, one.began, one.tried, one.progress, one.message),
-            )
+            put(db, _operation, [asdict(one) | {"repair": str(one.repair)}])
 
     # -- orders --------------------------------------------------------------------------------------------
 
     def order(self, node: str, order: Order, time: float) -> int:
         """Leave an order for the daemon; returns its number."""
+        row = {
+            "time": time,
+            "node": node,
+            "want": str(order.want),
+            "now": int(order.now),
+            "by": order.by,
+            "reason": order.reason,
+        }
         with self._writing() as db:
-            cursor = db.execute(
-                "INSERT INTO orders (time, node, want, now, by, reason) VALUES (?, ?, ?, ?, ?, ?)",
-                (time, node, str(order.want), order.now, order.by, order.reason),
-            )
-            return int(cursor.lastrowid or 0)
+            return int(db.execute(insert(_orders).returning(_orders.c.id), row).scalar_one())
 
     def orders(self) -> list[tuple[str, Order]]:
         """Orders that nobody has answered, oldest first, each with its node."""
-        rows = self._rows("SELECT node, want, by, now, reason, id FROM orders WHERE answered IS NULL ORDER BY id")
-        return [(row[0], Order(Want(row[1]), row[2], bool(row[3]), row[4], row[5])) for row in rows]
+        c = _orders.c
+        asked = select(c.node, c.want, c.by, c.now, c.reason, c.id).where(c.answered.is_(None)).order_by(c.id)
+        return [(row[0], Order(Want(row[1]), row[2], bool(row[3]), row[4], row[5])) for row in self._rows(asked)]
 
     def answer(self, id: int, answer: str, time: float) -> None:
         """Say what became of an order; empty: it is followed."""
         with self._writing() as db:
-            db.execute("UPDATE orders SET answered = ?, answer = ? WHERE id = ?", (time, answer, id))
+            db.execute(update(_orders).where(_orders.c.id == id).values(answered=time, answer=answer))
 
     def answered(self, id: int) -> str | None:
         """What became of an order; None: not answered yet."""
-        rows = self._rows("SELECT answer FROM orders WHERE id = ? AND answered IS NOT NULL", id)
+        c = _orders.c
+        rows = self._rows(select(c.answer).where(c.id == id, c.answered.is_not(None)))
         return str(rows[0][0]) if rows else None
 
     # -- reports -------------------------------------------------------------------------------------------
 
     def reports(self) -> dict[str, Reported]:
         """The last report of each agent."""
-        rows = self._rows("SELECT node, received, heard, presence, payload FROM report")
+        c = _report.c
+        rows = self._rows(select(c.node, c.received, c.heard, c.presence, c.payload))
         return {row[0]: Reported(*row) for row in rows}
 
     def keep_reports(self, reports: Iterable[Reported]) -> None:
         """Write reports."""
         with self._writing() as db:
-            db.executemany(
-                "INSERT OR REPLACE INTO report VALUES (?, ?, ?, ?, ?)",
-                [(one.node, one.received, one.heard, one.presence, one.payload) for one in reports],
-            )
+            put(db, _report, [asdict(one) for one in reports])
 
 
 def _plain(record: Record) -> dict[str, Any]:

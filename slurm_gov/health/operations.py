@@ -25,9 +25,18 @@ SAID_EVERY = 2.0
 
 
 class Operations:
-    """Runs them. ``told(operation)`` is called whenever one gets further."""
+    """Runs them. ``told(operation)`` is called whenever one gets further; ``may()`` before a provider is asked, and
+    raises if it must not be.
+    """
 
-    def __init__(self, journal: Journal, clock: Callable[[], float], told: Callable[[Operation], None]) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Callable[[], float],
+        told: Callable[[Operation], None],
+        may: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._may = may
         self._journal = journal
         self._clock = clock
         self._told = told
@@ -107,6 +116,7 @@ class Operations:
             reason=record.reason[:400],
             injected=record.injected,
         )
+        self._may()
         work = asyncio.ensure_future(provider.operate(request, self._hears(one)))
         try:
             done, _ = await asyncio.wait({work}, timeout=max(1.0, request.deadline - self._clock()))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from math import log
-from pathlib import Path
 
+from slurm_gov.database import Where
 from slurm_gov.ledger.read import spans
 from slurm_gov.ledger.span import Span
 
@@ -13,7 +13,7 @@ HALVES = 10
 """After so many half-lives a thousandth is left of it: it is forgotten."""
 
 
-def borrowed_lately(path: Path, half_life: float, now: float) -> dict[str, float]:
+def borrowed_lately(path: Where, half_life: float, now: float) -> dict[str, float]:
     """Each team's borrowed GPU-seconds in all pools, where what is ``half_life`` seconds old counts half.
 
     Raises ``LedgerError``.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from slurm_gov.database import Database, Where, exists
 from slurm_gov.ledger.event import Event
 from slurm_gov.ledger.read import events as read_events
 from slurm_gov.ledger.span import Span
@@ -39,19 +38,17 @@ class Health:
     error: str = ""
 
 
-def note(path: Path, events: Iterable[Event]) -> None:
+def note(path: Where, events: Iterable[Event]) -> None:
     """Add events to a ledger that is there, from another process than slurm-govd, and wait until they are written.
 
     Raises ``LedgerError``. A ledger that is not there is not made: it would belong to the wrong user.
     """
-    if not path.exists():
+    if not exists(path):
         raise LedgerError(f"{path}: there is no ledger")
     now = time.time()
     db = open_to_write(path)
     try:
-        write(db, Words(db), [event if event.at else replace(event, at=now) for event in events], ())
-    except sqlite3.Error as error:
-        raise LedgerError(f"{path}: {error}") from None
+        write(db, Words(), [event if event.at else replace(event, at=now) for event in events], ())
     finally:
         db.close()
 
@@ -64,7 +61,7 @@ class Ledger:
     """
 
     def __init__(
-        self, path: Path, keep: float | None = None, on_trouble: Callable[[Health], None] = lambda health: None
+        self, path: Where, keep: float | None = None, on_trouble: Callable[[Health], None] = lambda health: None
     ) -> None:
         """``keep``: seconds after which events and spans are deleted, ``None``: never.
 
@@ -80,7 +77,7 @@ class Ledger:
         self._changed = threading.Condition()
         self._ending = False
         self._health = Health()
-        self._db: sqlite3.Connection | None = None
+        self._db: Database | None = None
         self._words: Words | None = None
         self._tidied = float("-inf")
         self._thread = threading.Thread(target=self._write_all, name="ledger", daemon=True)
@@ -143,7 +140,7 @@ class Ledger:
                 ending = self._ending
             try:
                 self._write(events, spans)
-            except (LedgerError, sqlite3.Error, OSError) as error:
+            except LedgerError as error:
                 self._failed(str(error))
                 if ending:
                     return
@@ -161,7 +158,7 @@ class Ledger:
         if self._db is None:
             self._db = open_to_write(self.path)
         # Forgotten after each transaction that failed: what was new in it is not in the file.
-        self._words = self._words or Words(self._db)
+        self._words = self._words or Words()
         write(self._db, self._words, events, spans.values())
         if self._keep is not None and time.monotonic() - self._tidied > TIDY:
             self._tidied = time.monotonic()
@@ -192,5 +189,4 @@ class Ledger:
         """A connection that failed is not used again: the next one finds the file as it is then."""
         db, self._db, self._words = self._db, None, None
         if db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                db.close()
+            db.close()

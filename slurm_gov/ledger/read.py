@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from sqlalchemy import Connection, bindparam, or_, select, type_coerce
+from sqlalchemy.types import NullType
+
+from slurm_gov.database import Database, Where, exists
 from slurm_gov.ledger.event import Event, Kind
 from slurm_gov.ledger.span import Span
-from slurm_gov.ledger.store import KINDS, MIGRATIONS, LedgerError, sentence
+from slurm_gov.ledger.store import (
+    KINDS,
+    LedgerError,
+    events_table,
+    part,
+    plain,
+    sentence,
+    spans_table,
+    words_table,
+)
 
 _KINDS = {number: kind for kind, number in KINDS.items()}
-_WORDS = ("who", "team", "pool", "user", "node", "for_team")
-_EVENT = (
-    "SELECT e.id, e.at, e.kind, who.text, team.text, pool.text, e.job, user.text, node.text, e.gpus, e.lost,"
-    " for_team.text, e.for_job, e.before, e.after, why.text, e.numbers FROM events e "
-    + " ".join(f"LEFT JOIN words {name} ON {name}.id = e.{name}" for name in (*_WORDS, "why"))
-)
+_e = events_table.c
+_WORDS = {
+    name: words_table.alias(f"{name}_word") for name in ("who", "team", "pool", "user", "node", "for_team", "why")
+}
+
+
+def _events() -> Any:
+    told: dict[str, Any] = {name: word.c.text for name, word in _WORDS.items()}
+    columns = (
+        _e.id, _e.at, _e.kind, told["who"], told["team"], told["pool"], _e.job, told["user"], told["node"], _e.gpus,
+        _e.lost, told["for_team"], _e.for_job, _e.before, _e.after, told["why"], _e.numbers,
+    )  # fmt: skip
+    whole: Any = events_table
+    for name, word in _WORDS.items():
+        whole = whole.outerjoin(word, word.c.id == _e[name])
+    return select(*columns).select_from(whole)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +53,7 @@ class Recorded:
 
 
 def events(
-    path: Path,
+    path: Where,
     *,
     since: float | None = None,
     until: float | None = None,
@@ -51,41 +74,46 @@ def events(
     number; ``user`` finds jobs of a user and what the user did. ``limit`` is how many: the first, or with
     ``newest`` the last.
     """
-    where, values = ["e.id > ?"], [after]
-    more: list[str | int] = []
-
-    def add(condition: str, *given: str | int) -> None:
-        where.append(condition)
-        more.extend(given)
-
+    asked = _events().where(_e.id > after)
     if since is not None:
-        add("e.at >= ?", round(since * 1000))
+        asked = asked.where(_e.at >= round(since * 1000))
     if until is not None:
-        add("e.at < ?", round(until * 1000))
+        asked = asked.where(_e.at < round(until * 1000))
     if kinds:
-        add(f"e.kind IN ({', '.join('?' * len(kinds))})", *(KINDS[kind] for kind in kinds))
-    word = "(SELECT id FROM words WHERE text = ?)"
+        asked = asked.where(_e.kind.in_([KINDS[kind] for kind in kinds]))
     if team is not None:
-        add(f"(e.team = {word} OR e.for_team = {word})", team, team)
+        asked = asked.where(or_(_e.team == _word(team), _e.for_team == _word(team)))
     if user is not None:
-        add(f"(e.user = {word} OR e.who = {word})", user, user)
+        asked = asked.where(or_(_e.user == _word(user), _e.who == _word(user)))
     for name, value in (("pool", pool), ("node", node)):
         if value is not None:
-            add(f"e.{name} = {word}", value)
+            asked = asked.where(_e[name] == _word(value))
     if job is not None:
-        number = int(job) if job.isdecimal() and job.isascii() and len(job) < 16 else job
-        tasks, components = f"{job}_*", f"{job}+*"
-        one = "(e.{0} = ? OR e.{0} GLOB ? OR e.{0} GLOB ?)"
-        add(f"({one.format('job')} OR {one.format('for_job')})", *(2 * [number, tasks, components]))
-    order = f"ORDER BY e.id {'DESC' if newest else 'ASC'}"
-    query = f"{_EVENT} WHERE {' AND '.join(where)} {order} LIMIT ?"
+        asked = asked.where(or_(*_is_job(_e.job, job, path), *_is_job(_e.for_job, job, path)))
+    asked = asked.order_by(_e.id.desc() if newest else _e.id).limit(limit)
     with _open(path) as db:
-        rows = db.execute(query, [*values, *more, -1 if limit is None else limit]).fetchall()
+        rows = db.execute(asked).fetchall()
     # A kind that a newer slurm-gov added, and wrote before it was taken back, is left out.
     return [_recorded(row) for row in (reversed(rows) if newest else rows) if row[2] in _KINDS]
 
 
-def _recorded(row: tuple) -> Recorded:  # type: ignore[type-arg]
+def _word(text: str) -> Any:
+    return select(words_table.c.id).where(words_table.c.text == text).scalar_subquery()
+
+
+def _is_job(column: Any, job: str, where: Where) -> Iterator[Any]:
+    """A job by its id, all tasks of an array and all components of a het job by its number."""
+    if isinstance(where, Path):  # its columns have no type: a number is a number
+        yield type_coerce(column, NullType()) == bindparam(None, plain(job), NullType(), unique=True)
+        yield column.op("GLOB")(f"{job}_*")
+        yield column.op("GLOB")(f"{job}+*")
+    else:
+        yield column == job
+        yield column.startswith(f"{job}_", autoescape=True)
+        yield column.startswith(f"{job}+", autoescape=True)
+
+
+def _recorded(row: Any) -> Recorded:
     id, at, kind, who, team, pool, job, user, node, gpus, lost, for_team, for_job, before, after, why, numbers = row
     return Recorded(
         id,
@@ -113,47 +141,34 @@ def _text(value: str | int | None) -> str:
     return "" if value is None else str(value)
 
 
-def spans(path: Path, since: float, until: float) -> list[Span]:
+def spans(path: Where, since: float, until: float) -> list[Span]:
     """What teams held at any time from ``since`` to ``until``, in order of time. Raises ``LedgerError``.
 
     The spans are whole: the first may begin earlier, and the last may end later.
     """
+    one = spans_table.c
+    team, pool = words_table.alias("team_word"), words_table.alias("pool_word")
+    asked = (
+        select(
+            team.c.text, pool.c.text, one.since, one.until, one.quota, one.cap, one.used, one.borrowed, one.lent,
+            one.waiting, one.waiting_jobs,
+        )
+        .select_from(spans_table.join(team, team.c.id == one.team).join(pool, pool.c.id == one.pool))
+        .where(one.until > round(since * 1000), one.since < round(until * 1000))
+        .order_by(one.since)
+    )  # fmt: skip
     with _open(path) as db:
-        rows = db.execute(
-            "SELECT team.text, pool.text, s.since / 1000.0, s.until / 1000.0, s.quota, s.cap, s.used, s.borrowed,"
-            " s.lent, s.waiting, s.waiting_jobs FROM spans s JOIN words team ON team.id = s.team"
-            " JOIN words pool ON pool.id = s.pool WHERE s.until > ? AND s.since < ? ORDER BY s.since",
-            (round(since * 1000), round(until * 1000)),
-        ).fetchall()
-    return [Span(*row) for row in rows]
+        rows = db.execute(asked).fetchall()
+    return [Span(row[0], row[1], row[2] / 1000, row[3] / 1000, *row[4:]) for row in rows]
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[sqlite3.Connection]:
-    if not path.exists():
-        raise LedgerError(f"{path}: there is no ledger; slurm-govd --ledger names its file")
-    db = None
+def _open(where: Where) -> Iterator[Connection]:
+    if not exists(where):
+        raise LedgerError(f"{where}: there is no ledger; slurm-govd --ledger names its file")
+    db = Database(where, part(), readonly=True)
     try:
-        db = _connect(path)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if not 0 < version <= len(MIGRATIONS):
-            raise LedgerError(f"{path}: no ledger that this slurm-gov can read (its version is {version})")
-        yield db
-    except sqlite3.Error as error:
-        raise LedgerError(f"{path}: {error}") from None
+        with db.reading() as connection:
+            yield connection
     finally:
-        if db is not None:
-            db.close()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
-    try:
-        db.execute("SELECT 1 FROM sqlite_schema LIMIT 1")
-    except sqlite3.OperationalError:
-        # Nobody writes now, and we may not make the files that readers share: read it as it lies there.
-        if path.with_name(path.name + "-wal").exists():
-            raise
         db.close()
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)
-    return db

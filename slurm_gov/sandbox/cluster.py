@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slurm_gov.sandbox import accounts, agents, broker, governor, ports, slurmconf, sweep
+from slurm_gov.sandbox import accounts, agents, broker, controllers, governor, ports, slurmconf, sweep
 from slurm_gov.sandbox.config import SandboxConfig, builtin_base, default_base
 from slurm_gov.sandbox.daemons import SYSTEM_PATH, Daemons, check_installed
 from slurm_gov.sandbox.errors import SandboxError
@@ -50,6 +50,8 @@ class Sandbox:
     def up(cls, config: SandboxConfig, progress: Progress = lambda step: None) -> Sandbox:
         """Start a cluster and return when all its nodes are idle. On failure nothing is left behind."""
         check_installed()
+        if config.controller_names:
+            controllers.check_possible()
         with _claimed(config):
             try:
                 sandbox = cls(config, ports.reserve(len(config.all_nodes())), time.time())
@@ -84,7 +86,24 @@ class Sandbox:
     @property
     def page(self) -> str:
         """The address of the live page."""
-        return f"http://127.0.0.1:{self.ports.governor}/"
+        return self.page_of(1)
+
+    def page_of(self, controller: int) -> str:
+        """The address of the live page of one of several controllers: 1 is the primary."""
+        return f"http://127.0.0.1:{self._governor_port(controller)}/"
+
+    def _governor_port(self, controller: int) -> int:
+        return self.ports.governor if controller == 1 else self.ports.backup_governor
+
+    def daemon(self, program: str, controller: int = 1) -> str:
+        """What slurmctld or slurm-govd of a controller is called here: that of the primary by its plain name."""
+        return program if controller == 1 else f"{program}-{self.config.controller_names[controller - 1]}"
+
+    def _inside(self, controller: int) -> Callable[[list[str]], list[str]]:
+        """What makes of a command line one that runs on a controller."""
+        if not (names := self.config.controller_names):
+            return lambda argv: argv
+        return lambda argv: controllers.inside(self.layout, names[controller - 1], argv)
 
     @property
     def env(self) -> dict[str, str]:
@@ -96,6 +115,9 @@ class Sandbox:
             "SLURM_GOV_NODE_JOURNAL": str(self.layout.node_journal),
             "SLURM_GOV_LEDGER": str(self.layout.ledger),
         }
+        if names := self.config.controller_names:
+            own["SLURM_GOV_DATABASE"] = controllers.database(self.layout)
+            own["SLURM_GOV_SOCKET"] = str(self.layout.host_of(names[0]) / self.layout.govd_socket.name)
         if self.layout.policy.exists():
             own["SLURM_GOV_POLICY"] = str(self.layout.policy)
         if self.config.governor:
@@ -188,11 +210,16 @@ class Sandbox:
         port = self.ports.slurmdbd
         self._daemons.wait("slurmdbd", lambda: ports.is_listening(port), 60, "slurmdbd", "mariadbd", "munged")
 
-    def start_slurmctld(self) -> None:
-        """Start slurmctld and wait until it answers."""
-        self._daemons.slurmctld()
-        port = self.ports.slurmctld
-        self._daemons.wait("slurmctld", lambda: ports.is_listening(port), 60, "slurmctld")
+    def start_slurmctld(self, controller: int = 1) -> None:
+        """Start slurmctld, that of the primary or of the backup, and wait until it answers."""
+        name = self.daemon("slurmctld", controller)
+        port, address, own = self.ports.slurmctld, "", []
+        if self.config.controller_names:
+            address = controllers.address(controller - 1)
+            own = ["env", f"LD_PRELOAD={self.layout.plugins}/{governor.OWN_ADDRESS}"]
+            own.append(f"SLURM_GOV_OWN_ADDRESS={address}")
+        self._daemons.slurmctld(name, lambda argv: self._inside(controller)([*own, *argv]))
+        self._daemons.wait(name, lambda: ports.is_listening(port, address), 60, name)
 
     def restart_slurmctld(self) -> None:
         """End slurmctld as an administrator would, and start it again."""
@@ -207,11 +234,14 @@ class Sandbox:
         """End the slurmd of a node."""
         self.stop_daemon(f"slurmd-{node}", sig)
 
-    def start_governor(self, *args: str) -> None:
-        """Start slurm-govd, with more arguments if given, and wait until it says that it is ready."""
-        command = governor.program("slurm-govd")
-        argv = [str(command), "--policy", str(self.layout.policy), "--socket", str(self.layout.govd_socket)]
-        argv += ["--listen", f"127.0.0.1:{self.ports.governor}"]
+    def start_governor(self, *args: str, controller: int = 1) -> None:
+        """Start slurm-govd, with more arguments if given, and wait until it says that it is ready. ``controller``:
+        beside which slurmctld.
+        """
+        command, name = governor.program("slurm-govd"), self.daemon("slurm-govd", controller)
+        socket = governor.socket_path(self.config, self.layout)
+        argv = [str(command), "--policy", str(self.layout.policy), "--socket", str(socket)]
+        argv += ["--listen", f"127.0.0.1:{self._governor_port(controller)}"]
         argv += ["--ledger", str(self.layout.ledger)]
         argv += ["--node-journal", str(self.layout.node_journal)]
         if self.config.broker:
@@ -222,24 +252,26 @@ class Sandbox:
             "PATH": f"{command.parent}:{SYSTEM_PATH}",
             "NOTIFY_SOCKET": str(self.layout.notify_socket),
         }
+        if self.config.controller_names:
+            variables["SLURM_GOV_DATABASE"] = controllers.database(self.layout)
         if "PYTHONPATH" in os.environ:
             variables["PYTHONPATH"] = os.environ["PYTHONPATH"]
         with governor.ready_socket(self.layout) as notify:
             self._daemons.start(
-                "slurm-govd",
-                [*argv, *self.config.governor_args, *args],
-                log=self.log("slurm-govd"),
+                name,
+                self._inside(controller)([*argv, *self.config.governor_args, *args]),
+                log=self.log(name),
                 variables=variables,
             )
-            self._daemons.wait("slurm-govd", lambda: governor.is_ready(notify), 30, "slurm-govd")
+            self._daemons.wait(name, lambda: governor.is_ready(notify), 30, name)
 
-    def stop_governor(self) -> None:
+    def stop_governor(self, controller: int = 1) -> None:
         """End slurm-govd as systemd would."""
-        self.stop_daemon("slurm-govd")
+        self.stop_daemon(self.daemon("slurm-govd", controller))
 
-    def kill_governor(self) -> None:
+    def kill_governor(self, controller: int = 1) -> None:
         """End slurm-govd with SIGKILL."""
-        self.stop_daemon("slurm-govd", signal.SIGKILL)
+        self.stop_daemon(self.daemon("slurm-govd", controller), signal.SIGKILL)
 
     @property
     def broker(self) -> broker.BrokerFiles:
@@ -284,6 +316,8 @@ class Sandbox:
         daemons.mariadb_install()
         if config.governor:
             governor.install_plugin(layout)
+        if config.controller_names:
+            governor.install_own_address(layout)
         self._write_configuration()
         daemons.munged()
         daemons.wait("munged", layout.munge_socket.exists, 20, "munged")
@@ -292,6 +326,8 @@ class Sandbox:
         daemons.wait("the database", lambda: daemons.finished("mariadb-install"), 60)
         daemons.mariadbd(pass_fds=[lock.fileno() for lock in self.ports.locks])
         daemons.wait("MariaDB", layout.db_socket.exists, 60, "mariadbd")
+        if config.controller_names:
+            controllers.make_database(layout)
         self.start_slurmdbd()
 
         progress("accounts and users")
@@ -301,8 +337,10 @@ class Sandbox:
         users = accounts.everybody(config.users)
         self.sacctmgr(lines if governed else lines + accounts.create_users(users, names))
 
-        progress(f"slurmctld and {len(nodes)} slurmds")
-        self.start_slurmctld()
+        several = range(1, config.controllers + 1)
+        progress(f"{'slurmctld' if config.controllers == 1 else '2 slurmctlds'} and {len(nodes)} slurmds")
+        for controller in several:  # the primary first
+            self.start_slurmctld(controller)
         for node in nodes:  # now, not before: a slurmd that finds no slurmctld waits before it asks again
             daemons.slurmd(node)
 
@@ -316,7 +354,8 @@ class Sandbox:
             self.start_broker()
         if config.governor:
             progress("slurm-govd")
-            self.start_governor()
+            for controller in several:
+                self.start_governor(controller=controller)
 
         progress("nodes idle")
         daemons.wait("the nodes", self._all_idle, 120, "slurmctld", *(f"slurmd-{node}" for node in nodes))
@@ -340,7 +379,7 @@ class Sandbox:
             "slurmdbd.conf": slurmconf.slurmdbd_conf(layout, self.ports),
         }
         if config.governor:
-            files["job_submit_gov.conf"] = governor.plugin_conf(layout)
+            files["job_submit_gov.conf"] = governor.plugin_conf(config, layout)
         for name, text in files.items():
             (layout.etc / name).write_text(text)
             (layout.etc / name).chmod(0o600 if name == "slurmdbd.conf" else 0o644)
@@ -348,6 +387,8 @@ class Sandbox:
             script = layout.etc / name
             script.write_text(slurmconf.power_script(layout, what))
             script.chmod(0o755)
+        if config.controller_names:
+            controllers.prepare(layout, config.controller_names)
         for node in config.all_nodes():
             (layout.spool / node).mkdir()
             (layout.spool / node).chmod(0o755)

@@ -63,6 +63,7 @@ class SandboxConfig:
     users: tuple[str, ...] = ()  # get an association in every account, beside the caller
     governor_args: tuple[str, ...] = ()  # for slurm-govd, as ("--log-format", "json")
     broker: bool = False  # a Mosquitto with TLS and a credential per node, for node agents
+    controllers: int = 1  # 2: a backup slurmctld, and a slurm-govd beside each, on one database
     slurm_conf: tuple[str, ...] = ()  # lines for slurm.conf; they replace ours of the same key
     base: Path = field(default_factory=lambda: default_base())
 
@@ -72,6 +73,8 @@ class SandboxConfig:
         names = [pool.name for pool in self.pools]
         if not names or len(set(names)) != len(names):
             raise SandboxError("a sandbox needs at least one pool, and every pool a name of its own")
+        if self.controllers not in (1, 2):
+            raise SandboxError(f"{self.controllers} controllers; one, or two for a backup, are possible")
         longest = max(len(self.node_names(pool)[-1]) for pool in self.pools)
         # The longest socket is slurmstepd's: DIR/spool/NODE/NODE_JOBID.STEPID
         need = len(os.fsencode(self.dir)) + len("/spool/") + 2 * longest + 24
@@ -85,6 +88,11 @@ class SandboxConfig:
     def dir(self) -> Path:
         """The folder that holds all of this sandbox."""
         return self.base / self.name
+
+    @property
+    def controller_names(self) -> tuple[str, ...]:
+        """The host names of several controllers, the primary first; empty if there is one, on this host."""
+        return tuple(f"ctl{number}" for number in range(1, self.controllers + 1)) if self.controllers > 1 else ()
 
     @property
     def cluster(self) -> str:
@@ -126,6 +134,7 @@ class SandboxConfig:
             users=tuple(data["users"]),
             governor_args=tuple(data["governor_args"]),
             broker=data["broker"],
+            controllers=data["controllers"],
             slurm_conf=tuple(data["slurm_conf"]),
             base=Path(data["base"]),
         )

@@ -108,8 +108,11 @@ class Daemons:
     def slurmdbd(self) -> None:
         self.start("slurmdbd", ["slurmdbd", "-D"])
 
-    def slurmctld(self) -> None:
-        self.start("slurmctld", ["slurmctld", "-D"])
+    def slurmctld(
+        self, name: str = "slurmctld", inside: Callable[[list[str]], list[str]] = lambda argv: argv
+    ) -> None:
+        """``inside`` makes of a command line one that runs on a controller of several."""
+        self.start(name, inside(["slurmctld", "-D", "-L", str(self._layout.log_of(name))]))
 
     def slurmd(self, node: str, *options: str) -> None:
         # Its RebootProgram, a child of it, learns from this whom to reboot.

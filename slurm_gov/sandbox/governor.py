@@ -21,7 +21,9 @@ from slurm_gov.sandbox.daemons import SYSTEM_PATH
 from slurm_gov.sandbox.errors import SandboxError
 from slurm_gov.sandbox.layout import Layout
 
-_BUILT = (Path("build/job_submit_gov.so"), Path("build/slurm_gov_nodelay.so"))
+_PLUGIN = ("job_submit_gov.so", "slurm_gov_nodelay.so")
+OWN_ADDRESS = "slurm_gov_own_address.so"
+"""Preloaded into each of several slurmctlds."""
 
 
 def program(name: str) -> Path:
@@ -37,18 +39,29 @@ def program(name: str) -> Path:
 
 def install_plugin(layout: Layout) -> None:
     """Build job_submit_gov.so and put a copy into the sandbox, so that a later build changes nothing here."""
+    _install(layout, _PLUGIN)
+
+
+def install_own_address(layout: Layout) -> None:
+    """The same for what several slurmctlds need."""
+    _install(layout, (OWN_ADDRESS,))
+
+
+def _install(layout: Layout, names: tuple[str, ...]) -> None:
+    built = [Path("build") / name for name in names]
     source = _plugin_source()
     if not os.access(source, os.W_OK):  # somebody else's installation: build in the sandbox
-        source = Path(shutil.copytree(source, layout.dir / "plugin_c", ignore=shutil.ignore_patterns("build")))
+        ignored = shutil.ignore_patterns("build")
+        source = Path(shutil.copytree(source, layout.dir / "plugin_c", ignore=ignored, dirs_exist_ok=True))
     with _one_at_a_time(source / "Makefile"):
         path = os.environ.get("PATH", SYSTEM_PATH)
         make = subprocess.run(
-            ["make", "-C", source, *_BUILT], env={"PATH": path}, capture_output=True, text=True, check=False
+            ["make", "-C", source, *built], env={"PATH": path}, capture_output=True, text=True, check=False
         )
         if make.returncode:
             raise SandboxError(f"the plugin did not build:\n{make.stderr.strip()}")
-        for built in _BUILT:
-            shutil.copy2(source / built, layout.plugins)
+        for one in built:
+            shutil.copy2(source / one, layout.plugins)
 
 
 def plugin_dirs(layout: Layout) -> str:
@@ -56,9 +69,14 @@ def plugin_dirs(layout: Layout) -> str:
     return f"{layout.plugins}:{_system_plugins()}"
 
 
-def plugin_conf(layout: Layout) -> str:
+def socket_path(config: SandboxConfig, layout: Layout) -> Path:
+    """Where the plugin asks: each of several controllers asks its own slurm-govd."""
+    return layout.host / layout.govd_socket.name if config.controller_names else layout.govd_socket
+
+
+def plugin_conf(config: SandboxConfig, layout: Layout) -> str:
     """job_submit_gov.conf."""
-    return f"socket={layout.govd_socket}\ndeadline_ms=100\nfail=open\n"
+    return f"socket={socket_path(config, layout)}\ndeadline_ms=100\nfail=open\n"
 
 
 def write_policy(config: SandboxConfig, layout: Layout) -> list[str]:

@@ -79,6 +79,22 @@ class Layout:
         return self.run / "govd.sock"
 
     @property
+    def host(self) -> Path:
+        """What each of several controllers has for itself, as hosts have /run: the plugin's socket, a pid file.
+        Inside a controller its own ``host_of`` is here.
+        """
+        return self.run / "host"
+
+    def host_of(self, controller: str) -> Path:
+        """The same, seen from outside."""
+        return self.run / controller
+
+    @property
+    def hosts(self) -> Path:
+        """/etc/hosts of several controllers."""
+        return self.etc / "hosts"
+
+    @property
     def mqtt(self) -> Path:
         """Mosquitto's configuration, its authority and all credentials."""
         return self.dir / "mqtt"

@@ -21,7 +21,8 @@ _BLOCK = 64
 
 @dataclass
 class Ports:
-    """A range of reserved ports: slurmdbd's, slurmctld's, the MQTT broker's, slurm-govd's, then one per node."""
+    """A range of reserved ports: slurmdbd's, slurmctld's, the MQTT broker's, slurm-govd's, that of the one beside a
+    backup controller, then one per node."""
 
     base: int
     locks: list[socket.socket] = field(default_factory=list, repr=False)
@@ -43,8 +44,12 @@ class Ports:
         return self.base + 3
 
     @property
-    def first_node(self) -> int:
+    def backup_governor(self) -> int:
         return self.base + 4
+
+    @property
+    def first_node(self) -> int:
+        return self.base + 5
 
     def release(self) -> None:
         """Let go of our own hold on the reservation."""
@@ -55,7 +60,7 @@ class Ports:
 
 def reserve(nodes: int) -> Ports:
     """Find and reserve ports for a sandbox of that many nodes, below the range of outgoing connections."""
-    count = nodes + 4
+    count = nodes + 5
     blocks = -(-count // _BLOCK)
     end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     base = _FIRST
@@ -77,13 +82,17 @@ def reserve(nodes: int) -> Ports:
     raise SandboxError(f"no {count} free ports in a row between {_FIRST} and {end}")
 
 
-def is_listening(port: int) -> bool:
-    """Whether some process of this machine listens on a TCP port; asks the kernel, disturbs no daemon."""
+def is_listening(port: int, address: str = "") -> bool:
+    """Whether some process of this machine listens on a TCP port, of that IPv4 address if one is given; asks the
+    kernel, disturbs no daemon.
+    """
+    number = f"{int.from_bytes(socket.inet_aton(address), 'little'):08X}" if address else ""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(FileNotFoundError), Path(table).open() as lines:
             for line in lines:
                 fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                where, _, its_port = fields[1].rpartition(":")
+                if fields[3] == "0A" and int(its_port, 16) == port and where.startswith(number):
                     return True
     return False
 

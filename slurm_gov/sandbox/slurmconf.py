@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import slurm_gov
+from slurm_gov.sandbox import controllers
 from slurm_gov.sandbox.config import Pool, SandboxConfig
 from slurm_gov.sandbox.daemons import SYSTEM_PATH
 from slurm_gov.sandbox.layout import Layout
@@ -80,6 +81,12 @@ def slurm_conf(config: SandboxConfig, layout: Layout, ports: Ports, plugin_dirs:
         settings["JobSubmitPlugins"] = "gov"
 
     added = []
+    if names := config.controller_names:
+        settings["SlurmctldHost"] = f"{names[0]}({controllers.address(0)})"
+        added = [f"SlurmctldHost={name}({controllers.address(n)})" for n, name in enumerate(names) if n]
+        settings["CommunicationParameters"] = "NoCtldInAddrAny"  # each on its own address
+        settings["SlurmctldPidFile"] = f"{layout.host}/slurmctld.slurm-pid"
+        settings["SlurmctldTimeout"] = "5"
     keys = {key.lower(): key for key in settings}
     for line in config.slurm_conf:
         key, _, value = line.partition("=")

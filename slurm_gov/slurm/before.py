@@ -31,11 +31,23 @@ class Before:
     Raises ``ValueError`` when the file is there and cannot be understood: then nothing is forgotten by guessing.
     """
 
-    def __init__(self, folder: Path = DEFAULT_STATE_DIR) -> None:
+    def __init__(self, folder: Path = DEFAULT_STATE_DIR, name: str = "") -> None:
+        """``name`` is for people, where it is not a file in ``folder``."""
         self.path = folder / FILE
+        self.name = name or str(self.path)
         self.known: dict[Key, str] = {}
-        with contextlib.suppress(FileNotFoundError):
-            self._read(self.path.read_text())
+        self.reload()
+
+    def reload(self) -> None:
+        """Know what is kept now."""
+        if (text := self._load()) is not None:
+            self._read(text)
+
+    def _load(self) -> str | None:
+        try:
+            return self.path.read_text()
+        except FileNotFoundError:
+            return None
 
     def _read(self, text: str) -> None:
         try:
@@ -45,7 +57,7 @@ class Before:
             self.known = {(What(one["what"]), one["name"], one["setting"]): one["before"] for one in data["before"]}
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"{self.path} says how Slurm was before slurm-gov, and cannot be read: {error}; put a copy of "
+                f"{self.name} says how Slurm was before slurm-gov, and cannot be read: {error}; put a copy of "
                 "it back, or move it away (slurm-gov policy remove can then not restore what was there)"
             ) from error
 
@@ -68,7 +80,7 @@ class Before:
     def forget(self) -> None:
         """All is as it was."""
         self.known = {}
-        self.path.unlink(missing_ok=True)
+        self._save(None)
 
     def _write(self) -> None:
         data = {
@@ -78,10 +90,17 @@ class Before:
                 for (what, name, setting), before in sorted(self.known.items())
             ],
         }
+        self._save(json.dumps(data, indent=1))
+
+    def _save(self, text: str | None) -> None:
+        """Keep this, or nothing. Raises ``OSError``."""
+        if text is None:
+            self.path.unlink(missing_ok=True)
+            return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=self.path.parent, prefix=f".{FILE}.", delete=False) as file:
             try:
-                json.dump(data, file, indent=1)
+                file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
                 Path(file.name).chmod(0o644)

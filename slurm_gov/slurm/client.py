@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,7 +23,11 @@ class SlurmClient(Protocol):
 
     Every call has a time limit and raises ``SlurmUnavailable`` if Slurm does not answer in it, ``SlurmError``
     if Slurm refuses. Reading changes nothing. Every change may be made twice without harm.
+
+    ``permit`` is asked how long a change may take before it is made, and forbids it by raising (``permit.py``).
     """
+
+    permit: Callable[[float], float]
 
     async def snapshot(self) -> Snapshot:
         """Nodes, jobs, accounts and the caps as slurmctld has them now.

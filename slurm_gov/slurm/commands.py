@@ -24,6 +24,7 @@ from slurm_gov.core.policy import frozen
 from slurm_gov.core.snapshot import Behind, FaultMark, Held, Mark, Node, RunningJob, RunState, Snapshot
 from slurm_gov.slurm import arrays, nodelay, parse, read
 from slurm_gov.slurm.client import SlurmError, SlurmUnavailable
+from slurm_gov.slurm.permit import Permit, alone
 from slurm_gov.slurm.run import failure, run, run_raw
 from slurm_gov.slurm.unchanged import Unchanged, whole
 
@@ -46,11 +47,13 @@ JOB_STATES = "PD,R,S,CG,CF,ST,SI,SO,RS,F,CD"
 class CommandClient:
     """`SlurmClient` on the commands that every Slurm has."""
 
-    def __init__(self, timeout: float = 10.0, accounting_check: float | None = 10.0) -> None:
+    def __init__(self, timeout: float = 10.0, accounting_check: float | None = 10.0, permit: Permit = alone) -> None:
         """``timeout`` is the limit of every command, in seconds; that slurmdbd answers is checked again
-        when ``accounting_check`` seconds have gone by; ``None``: never, for those who only look.
+        when ``accounting_check`` seconds have gone by; ``None``: never, for those who only look. ``permit`` is asked
+        before every command that changes something.
         """
         self._timeout = timeout
+        self.permit = permit
         self._accounting_check = accounting_check
         self._accounting_seen = float("-inf")
         self._accounting_task: asyncio.Task[None] | None = None
@@ -281,7 +284,7 @@ class CommandClient:
             self._nodelay = nodelay.environment(await self._config())
         limit, text = self._timeout + len(lines), "\n".join(lines) + "\n"
         try:
-            code, out, err = await run_raw(["sacctmgr", "-i"], limit, text, self._nodelay)
+            code, out, err = await run_raw(["sacctmgr", "-i"], self.permit(limit), text, self._nodelay)
         except SlurmUnavailable:
             self._accounting_seen = float("-inf")
             raise
@@ -300,12 +303,12 @@ class CommandClient:
 
     async def mark(self, job: int, mark: Mark | None) -> None:
         comment = write_mark(self._comments.get(job, ""), mark)
-        await self._run("scontrol", "update", f"JobId={self._record(job)}", f"AdminComment={comment}")
+        await self._change("scontrol", "update", f"JobId={self._record(job)}", f"AdminComment={comment}")
         self._comments[job] = comment
 
     async def note_fault(self, job: int, mark: FaultMark | None) -> None:
         comment = write_fault(self._comments.get(job, ""), mark)
-        await self._run("scontrol", "update", f"JobId={self._record(job)}", f"AdminComment={comment}")
+        await self._change("scontrol", "update", f"JobId={self._record(job)}", f"AdminComment={comment}")
         self._comments[job] = comment
 
     async def keep_place(self, job: int, waited: float) -> None:
@@ -313,7 +316,7 @@ class CommandClient:
         # Slurm rounds priorities down, and of equal ones takes first who was submitted first: with one more than it
         # had, and one for the rounding, no job that came after it is before it.
         factor = int(weight * min(1.0, waited / longest)) + 2
-        await self._run("scontrol", "update", f"JobId={self._record(job)}", f"SiteFactor={factor}")
+        await self._change("scontrol", "update", f"JobId={self._record(job)}", f"SiteFactor={factor}")
 
     async def _ageing(self) -> tuple[int, float, bool]:
         """The weight of a job's age in its priority, the age in seconds that counts as a whole, and whether Slurm
@@ -327,10 +330,12 @@ class CommandClient:
         return self._age
 
     async def avoid(self, job: int, nodes: Iterable[str]) -> None:
-        await self._run("scontrol", "update", f"JobId={self._record(job)}", f"ExcNodeList={','.join(sorted(nodes))}")
+        await self._change(
+            "scontrol", "update", f"JobId={self._record(job)}", f"ExcNodeList={','.join(sorted(nodes))}"
+        )
 
     async def hold(self, job: int) -> None:
-        await self._run("scontrol", "uhold", self._record(job))
+        await self._change("scontrol", "uhold", self._record(job))
 
     async def signal(self, job: int, signal: str) -> None:
         batch, name = signal.startswith("B:"), signal.removeprefix("B:")
@@ -340,19 +345,20 @@ class CommandClient:
         # For a task of an array with other tasks pending, slurmctld delivers the signal and yet answers "try again
         # later"; scancel would do so after 5 s and signal the job twice. So it gets less time than that, and its
         # silence says nothing of Slurm: the next snapshot will.
+        limit = self.permit(SIGNAL_TIMEOUT)
         with contextlib.suppress(SlurmUnavailable):
-            await run(command, SIGNAL_TIMEOUT)
+            await run(command, limit)
 
     async def requeue(self, jobs: Iterable[int]) -> None:
-        await _all(*(self._run("scontrol", "requeue", self._whole(job)) for job in jobs))
+        await _all(*(self._change("scontrol", "requeue", self._whole(job)) for job in jobs))
 
     async def cancel(self, jobs: Iterable[int]) -> None:
-        await self._run("scancel", *map(self._whole, jobs))
+        await self._change("scancel", *map(self._whole, jobs))
 
     async def nudge(self, job: int) -> None:
         # Any update of a job starts the scheduler; this one writes what already stands there.
         comment = self._comments.get(job, "")
-        await self._run("scontrol", "update", f"JobId={self._record(job)}", f"AdminComment={comment}")
+        await self._change("scontrol", "update", f"JobId={self._record(job)}", f"AdminComment={comment}")
 
     async def wait_on(self, job: int, mark: Mark, delay: float) -> None:
         await self._begin(job, write_mark(self._comments.get(job, ""), mark), f"now+{delay:.0f}")
@@ -369,15 +375,19 @@ class CommandClient:
     async def _begin(self, job: int, comment: str, when: str) -> None:
         """Another begin time, and what is to be noted with it."""
         record = f"JobId={self._record(job)}"
-        await self._run("scontrol", "update", record, f"AdminComment={comment}", f"StartTime={when}")
+        await self._change("scontrol", "update", record, f"AdminComment={comment}", f"StartTime={when}")
         self._comments[job] = comment
 
     async def allow_start(self, job: int, delay: float = 0.0) -> None:
         when = "now" if delay <= 0 else f"now+{delay:.0f}"
-        await self._run("scontrol", "update", f"JobId={self._record(job)}", f"StartTime={when}")
+        await self._change("scontrol", "update", f"JobId={self._record(job)}", f"StartTime={when}")
 
     async def _run(self, *args: str) -> str:
         return await run(args, self._timeout)
+
+    async def _change(self, *args: str) -> None:
+        """Run a command that changes something, if we may."""
+        await run(args, self.permit(self._timeout))
 
 
 @contextlib.contextmanager

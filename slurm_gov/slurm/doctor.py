@@ -51,8 +51,13 @@ class Facts:
     """What was found. An empty string, ``None`` or an empty mapping is what is not there or could not be read.
 
     ``skew`` is seconds that our clock is ahead of slurmctld's. ``plugin`` is the path of job_submit_gov.so, empty
+<<<<<<< HEAD
     if no folder of PluginDir has it; ``built`` is ``None`` if it says nothing about itself. ``daemon_hangs`` is what
     of the daemon takes connections and answers nothing.
+=======
+    if no folder of PluginDir has it; ``built`` is ``None`` if it says nothing about itself. ``database`` is the
+    shared one, without its password; without one the ledger is the file ``ledger``.
+>>>>>>> b90208bb7f1dff8401e1774403921f063f9d8044
     """
 
     policy_path: str
@@ -73,6 +78,9 @@ class Facts:
     skew: float | None = None
     mqtt: str = ""
     mqtt_error: str = ""
+    ledger: str = ""
+    database: str = ""
+    database_error: str = ""
 
 
 def built_for(content: bytes) -> Built | None:
@@ -115,7 +123,15 @@ def read_conf(text: str) -> tuple[dict[str, str], list[str]]:
 
 def judge(facts: Facts) -> list[Finding]:
     """All that is wrong or missing, errors first."""
-    found = [*_policy(facts), *_slurm(facts), *_plugin(facts), *_conf(facts), *_daemon(facts), *_access(facts)]
+    found = [
+        *_policy(facts),
+        *_slurm(facts),
+        *_plugin(facts),
+        *_conf(facts),
+        *_daemon(facts),
+        *_access(facts),
+        *_several(facts),
+    ]
     return sorted(dict.fromkeys(found), key=lambda finding: not finding.error)
 
 
@@ -381,3 +397,21 @@ def _access(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 f"{user} cannot {access.need} {access.what} {access.path}: {access.trouble}", remedies[access.need]
             )
+
+
+def _several(facts: Facts) -> Iterator[Finding]:
+    """Several controllers need one database."""
+    config = facts.state.config if facts.state else {}
+    hosts = [name for name in config if name.startswith("SlurmctldHost[")]
+    if len(hosts) > 1 and not facts.database:
+        yield Finding(
+            f"slurm.conf has {len(hosts)} SlurmctldHosts, but the ledger is a local SQLite file: {facts.ledger}",
+            "give the slurm-govd of every controller the same SLURM_GOV_DATABASE (docs/several-controllers.md), and "
+            "run none on the others until then",
+            error=False,
+        )
+    if facts.database_error:
+        yield Finding(
+            f"the shared database cannot be used: {facts.database_error}",
+            "see that it runs, and that its URL, the user and the password are right",
+        )

@@ -7,15 +7,19 @@ from collections.abc import Iterable
 
 from slurm_gov.slurm import parse, read
 from slurm_gov.slurm.client import NodeDetails, SlurmError, SlurmUnavailable
+from slurm_gov.slurm.permit import Permit, alone
 from slurm_gov.slurm.run import run, run_raw
 
 
 class CommandNodes:
     """What is done to nodes, on the command that every Slurm has."""
 
-    def __init__(self, timeout: float = 10.0) -> None:
-        """``timeout`` is the limit of every command, in seconds."""
+    def __init__(self, timeout: float = 10.0, permit: Permit = alone) -> None:
+        """``timeout`` is the limit of every command, in seconds; ``permit`` is asked before those that change
+        something.
+        """
         self._timeout = timeout
+        self._permit = permit
 
     async def drain(self, node: str, reason: str) -> None:
         await self._update(node, "DRAIN", reason)
@@ -24,11 +28,11 @@ class CommandNodes:
         await self._update(node, "DOWN", reason)
 
     async def resume(self, node: str) -> None:
-        await self._run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+        await self._change("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
     async def reboot(self, node: str, reason: str) -> None:
         # Without nextstate a drained node comes back undrained (22.05).
-        await self._run("scontrol", "reboot", "ASAP", "nextstate=DOWN", f"reason={reason}", node)
+        await self._change("scontrol", "reboot", "ASAP", "nextstate=DOWN", f"reason={reason}", node)
 
     async def power(self, node: str, up: bool, reason: str = "", force: bool = True) -> None:
         await self._update(node, "POWER_UP" if up else "POWER_DOWN_FORCE" if force else "POWER_DOWN", reason)
@@ -63,7 +67,7 @@ class CommandNodes:
     async def reserve(self, name: str, nodes: Iterable[str], seconds: float, maintenance: bool = False) -> None:
         flags = "MAINT,IGNORE_JOBS" if maintenance else "IGNORE_JOBS,OVERLAP"
         try:
-            await self._run(
+            await self._change(
                 "scontrol", "create", "reservation", f"ReservationName={name}", f"Nodes={','.join(sorted(nodes))}",
                 "StartTime=now", f"Duration={max(1, round(seconds / 60))}", f"Flags={flags}", "Users=root",
             )  # fmt: skip
@@ -79,11 +83,15 @@ class CommandNodes:
 
     async def unreserve(self, name: str) -> None:
         if name in await self.reservations():
-            await self._run("scontrol", "delete", f"ReservationName={name}")
+            await self._change("scontrol", "delete", f"ReservationName={name}")
 
     async def _update(self, node: str, state: str, reason: str) -> None:
         why = [f"Reason={reason}"] if reason else []
-        await self._run("scontrol", "update", f"NodeName={node}", f"State={state}", *why)
+        await self._change("scontrol", "update", f"NodeName={node}", f"State={state}", *why)
 
     async def _run(self, *args: str) -> str:
         return await run(args, self._timeout)
+
+    async def _change(self, *args: str) -> None:
+        """Run a command that changes something, if we may."""
+        await run(args, self._permit(self._timeout))

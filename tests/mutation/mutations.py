@@ -386,11 +386,6 @@ FAIRNESS = _in(
         "hunt.run(first)",
     ),
     (
-        "the second rule takes again and again from one",
-        "            self.targets.drop(target)\n",
-        "            pass\n",
-    ),
-    (
         "whoever borrows nothing is taken from",
         "or not (share.borrows or child in self.own_side)",
         "or False",

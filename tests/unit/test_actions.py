@@ -294,7 +294,7 @@ def test_it_waits_on_as_long_as_that_may_start() -> None:
     assert (one[0].id, one[1].held) == (1, NOW + WAIT_ON)
     assert one[1] == replace(left_for(10, 11).mark, held=NOW + WAIT_ON)
     # Not yet; not for one that is not there, or cannot start now.
-    assert todo_about(left_for(10, 50), waiting(10, "research")).wait_on == ()
+    assert todo_about(left_for(10, 20), waiting(10, "research")).wait_on == ()
     assert todo_about(left_for(10, 11)).wait_on == ()
     needs_all = waiting(10, "research", 8)
     assert todo_about(left_for(10, 11), needs_all).wait_on != ()

@@ -107,6 +107,21 @@ def test_a_connection_that_closes_in_mid_question_hurts_nobody(server: Running) 
     assert ask(server.connect()).verdict is Verdict.ACCEPT
 
 
+def test_a_refusal_that_nobody_waits_for_any_more_is_none(server: Running) -> None:
+    server.show(VIEW)
+    one = server.connect()
+    while ask(one, tres_per_node="gres:gpu:4").tres_per_node is None:  # type: ignore[attr-defined]
+        pass
+    server.process.send_signal(signal.SIGSTOP)
+    too_much = {"account": "research", "partition": "gpu", "tres_per_job": "gres:gpu:h100:99"}
+    one.send(encode_request(Request(submit_uid=0, user_id=1000, request_id=8, **too_much)))
+    one.close()
+    server.process.send_signal(signal.SIGCONT)
+    while "too_late" not in (event := server.event()):
+        assert "refused" not in event
+    assert "99" in event["too_late"]
+
+
 def test_signals_meant_for_the_daemon_do_not_end_it(server: Running) -> None:
     one = server.connect()
     ask(one)

@@ -28,7 +28,7 @@ def ledger(tmp_path: Path) -> Path:
     db = open_to_write(path)
     write(
         db,
-        Words(db),
+        Words(),
         [
             Event(Kind.CAP, "nothing more is lent to it", at=now - 7200, team="research", pool="h100", before="24",
                   after="16"),

@@ -217,3 +217,14 @@ def test_mode_bits(mode: int, owner: int, group: int, bits: int, may: bool) -> N
     status = os.stat_result((mode, 0, 0, 1, owner, group, 0, 0, 0, 0))
     assert allowed(status, bits, 7, frozenset({7})) is may
     assert allowed(status, bits, 0, frozenset({0}))
+
+
+def test_several_controllers_need_one_database() -> None:
+    two = replace(STATE, config=CONFIG | {"SlurmctldHost[0]": "ctl1(10.0.0.1)", "SlurmctldHost[1]": "ctl2"})
+    (found,) = judge(replace(GOOD, state=two, ledger="/var/lib/slurm-gov/ledger.db"))
+    assert not found.error and "2 SlurmctldHosts" in found.message and "/var/lib/slurm-gov/ledger.db" in found.message
+    assert judge(replace(GOOD, state=two, database="mariadb://gov:***@db/gov")) == []
+    one = replace(STATE, config=CONFIG | {"SlurmctldHost[0]": "ctl1"})
+    assert judge(replace(GOOD, state=one, ledger="/var/lib/slurm-gov/ledger.db")) == []
+    (found,) = judge(replace(GOOD, state=two, database="mariadb://gov:***@db/gov", database_error="it is away"))
+    assert found.error and "it is away" in found.message

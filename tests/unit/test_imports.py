@@ -15,16 +15,29 @@ ROOT = Path(slurm_gov.__file__).parent
 # Package to the packages of ours that it may import, beside itself.
 MAY_IMPORT = {
     "core": set(),
+    "database": set(),
     "policy": {"core"},
     "slurm": {"core"},
     "admission": {"core"},
-    "health": {"core"},
-    "ledger": {"core"},
+    "health": {"core", "database"},
+    "ledger": {"core", "database"},
     "web": {"core"},
     "simulate": {"core", "policy"},
     "sandbox": {"policy", "health"},  # it runs the other programs, as an administrator would
-    "daemon": {"core", "policy", "slurm", "admission", "health", "ledger", "web"},
-    "cli": {"core", "policy", "slurm", "admission", "health", "ledger", "web", "daemon", "sandbox", "simulate"},
+    "daemon": {"core", "database", "policy", "slurm", "admission", "health", "ledger", "web"},
+    "cli": {
+        "core",
+        "database",
+        "policy",
+        "slurm",
+        "admission",
+        "health",
+        "ledger",
+        "web",
+        "daemon",
+        "sandbox",
+        "simulate",
+    },
 }
 # What decides has no clock, no files, no network and no other program.
 NOT_IN_CORE = {

@@ -55,7 +55,7 @@ def ledger(path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
 
 def fill(path: Path, *what: Event, held: tuple[Span, ...] = ()) -> None:
     db = open_to_write(path)
-    write(db, Words(db), what, held)
+    write(db, Words(), what, held)
     db.close()
 
 

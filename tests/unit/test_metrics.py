@@ -16,6 +16,8 @@ from slurm_gov.core.plan import plan
 from slurm_gov.core.policy import Policy, frozen
 from slurm_gov.core.snapshot import Snapshot
 from slurm_gov.daemon.cycle import Cycle
+from slurm_gov.daemon.leadership import Seen
+from slurm_gov.daemon.lease import Lease
 from slurm_gov.daemon.metrics import Metrics
 from slurm_gov.daemon.node_metrics import STATES, Known
 from slurm_gov.ledger import Event, Kind, Ledger
@@ -189,6 +191,7 @@ def test_what_rules_and_dashboard_ask_for_exists() -> None:
     metrics.cycle(cycle(snapshot(8, running(2, "research", "n2", start=NOW - 50, submit=NOW - 90))))
     metrics.event(Event(Kind.NODE, node="n4", before="suspect", after="failed"))
     names = {line.split("{")[0].split(" ")[0] for line in metrics.exposition().decode().splitlines()}
+    names |= {name.split("{")[0] for name in read(Metrics(leadership=Leading(True)))}  # type: ignore[arg-type]
     etc = Path(__file__).parents[2] / "etc"
     for file in ("prometheus/slurm-gov.rules.yml", "grafana/dashboards/slurm-gov.json"):
         asked = set(re.findall(r"\bslurm_gov_\w+", (etc / file).read_text()))
@@ -203,3 +206,29 @@ def test_a_pool_that_is_closed_to_a_team_is_no_series() -> None:
     found = read(metrics)
     assert "slurm_gov_team_quota_gpus" + of("guest") not in found
     assert found["slurm_gov_team_quota_gpus" + of("taker")] == 0
+
+
+class Leading:
+    """What the metrics ask of a ``Leadership``."""
+
+    def __init__(self, leads: bool) -> None:
+        self.leads = leads
+        self.age = 1.5
+        self.seen = Seen(Lease("a", "ctl1", 7, NOW, 1.5, 8.5))
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_which_of_several_governors_leads(leads: bool) -> None:
+    found = read(Metrics(leadership=Leading(leads)))  # type: ignore[arg-type]
+    assert (found["slurm_gov_leader"], found["slurm_gov_lease_age_seconds"]) == (leads, 1.5)
+    assert found["slurm_gov_lease_term"] == 7
+    assert not [name for name in read(Metrics()) if "leader" in name or "lease" in name.replace("release", "")]
+
+
+def test_what_is_held_counts_where_it_is_led_from() -> None:
+    taken = snapshot([node("n1")], running(1, "research", "n1"), parents=PARENTS)
+    for standby, counted in ((False, True), (True, False)):
+        metrics = Metrics()
+        for now in (NOW, NOW + 10):
+            metrics.cycle(cycle(replace(taken, now=now), standby=standby))
+        assert any("gpu_seconds" in name for name in read(metrics)) is counted

@@ -118,6 +118,15 @@ def test_nothing_is_taken_from_who_borrows_nothing() -> None:
     assert victims(rules, snapshot(2, *jobs, waiting(9, "mine"))) == []
 
 
+def test_who_has_lost_all_that_it_borrowed_loses_no_more() -> None:
+    """Of 24 GPUs of quota 16 are there: what the owner still lacks is the other's own."""
+    jobs = [running(1, "other", "n1"), running(2, "other", "n2")]
+    for rule in Rebalance:
+        rules = fair(team("mine", 16), team("other", 8), rule=rule)
+        assert victims(rules, snapshot(2, *jobs, waiting(9, "mine", 2))) == []
+        assert len(victims(rules, snapshot(2, *jobs, waiting(9, "mine")))) == 1
+
+
 def test_of_equal_shares_a_cohort_gives_before_a_team() -> None:
     """The cohort and the team hold the same above their quotas, with the same weight."""
     rules = fair(

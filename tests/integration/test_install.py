@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -179,8 +180,10 @@ def test_a_running_slurmctld_takes_the_plugin(
     text = cluster.layout.slurm_conf.read_text()
     cluster.layout.slurm_conf.write_text(f"{text}PluginDir={plugins}:{system}\nJobSubmitPlugins=gov\n")
     cluster.restart_slurmctld()
-    log = cluster.log("slurmctld").read_text()
-    assert "job_submit/gov: socket=/run/slurm-gov/admission.sock" in log
+    deadline = time.monotonic() + 60  # slurmctld answers before it has loaded it, from 24.11 on
+    while "job_submit/gov: socket=/run/slurm-gov/admission.sock" not in cluster.log("slurmctld").read_text():
+        assert time.monotonic() < deadline, cluster.log("slurmctld").read_text()
+        time.sleep(0.2)
     doctor = [sys.executable, "-m", "slurm_gov.cli.main", "doctor", "--json", "--socket", str(tmp_path / "none")]
     said = json.loads(cluster.run([*doctor, "--policy", str(tmp_path / "none")], check=False).stdout)
     about = [one["message"] for one in said["errors"] + said["warnings"]]

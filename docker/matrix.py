@@ -19,13 +19,14 @@ from pathlib import Path
 import images
 
 INTEGRATION = "python -m pytest -q -n 3 --dist loadfile"
+ALONE = "python -m pytest -q --last-failed"
 REST = "--ignore tests/integration/test_storm.py tests/integration"
 # As make check and make test run them: the storm has the machine to itself, and what failed beside others is run once
 # more, alone; the table then has both counts.
 SUITES = {
     "plugin": "make -s -C plugin_c && make -s -C plugin_c check",
     "unit": "python -m pytest -q -n 2 tests/unit tests/conformance tests/property",
-    "integration": f"{INTEGRATION} {REST}; c=$?; [ $c -ne 1 ] || exec python -m pytest -q --last-failed {REST}; exit $c",
+    "integration": f"{INTEGRATION} {REST}; c=$?; [ $c -ne 1 ] || exec {ALONE} {REST}; exit $c",
     "storm": "python -m pytest -q tests/integration/test_storm.py",
     "systemd": "python -m pytest -q tests/systemd",
 }

@@ -14,14 +14,10 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-<<<<<<< HEAD
 from slurm_gov.admission.wire import MAX_PACKET, VERSION, Kind, Request, encode_request
 from slurm_gov.daemon.http import DEFAULT_LISTEN
-=======
-from slurm_gov.admission.wire import VERSION
 from slurm_gov.daemon.lease import Leases
 from slurm_gov.database import DatabaseError, WhereError, locate, shown
->>>>>>> b90208bb7f1dff8401e1774403921f063f9d8044
 from slurm_gov.ledger import DEFAULT_LEDGER
 from slurm_gov.policy import PolicyError
 from slurm_gov.policy import load as load_policy
@@ -48,15 +44,11 @@ def gather(policy_path: str, socket_path: str = DEFAULT_SOCKET, mqtt: str = "") 
     config = state.config if state else {}
     plugin, built = find_plugin(config.get("PluginDir", ""))
     conf_path = str(Path(config["SLURM_CONF"]).parent / "job_submit_gov.conf") if "SLURM_CONF" in config else ""
-<<<<<<< HEAD
     daemon, hangs, arguments = _daemon(socket_path)
-=======
-    daemon, arguments, its = _daemon(socket_path)
->>>>>>> b90208bb7f1dff8401e1774403921f063f9d8044
     mqtt = mqtt or _after("--mqtt", arguments)
     ledger = _after("--ledger", arguments) or os.environ.get("SLURM_GOV_LEDGER") or str(DEFAULT_LEDGER)
     ours = os.environ.get("SLURM_GOV_DATABASE", "")
-    database, database_error = _database(_after("--database", arguments) or its.get("SLURM_GOV_DATABASE") or ours)
+    database, database_error = _database(_after("--database", arguments) or ours)
     user = config.get("SlurmUser", "").partition("(")[0]
     return Facts(
         policy_path=policy_path,
@@ -129,22 +121,14 @@ def _text(path: str) -> str | None:
         return None
 
 
-<<<<<<< HEAD
 def _daemon(path: str) -> tuple[str, str, list[str]]:
     """Why nobody answers there (empty: somebody does), what of it hangs, and its arguments if they can be seen."""
-=======
-def _daemon(path: str) -> tuple[str, list[str], dict[str, str]]:
-    """Why nobody answers there (empty: somebody does), and the daemon's arguments and environment if they can be
-    seen.
-    """
->>>>>>> b90208bb7f1dff8401e1774403921f063f9d8044
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:
             probe.connect(path)
             pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         except OSError as error:
-<<<<<<< HEAD
             return error.strerror or str(error), "", []
         arguments = _arguments(pid)
         return "", _hangs(probe, _after("--listen", arguments) or DEFAULT_LISTEN), arguments
@@ -187,15 +171,6 @@ def _hangs(probe: socket.socket, listen: str) -> str:
     except (OSError, ValueError):
         pass  # another network namespace, or it ends just now
     return ""
-=======
-            return error.strerror or str(error), [], {}
-    try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-        variables = Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
-    except OSError:
-        return "", [], {}
-    return "", arguments, dict(one.split("=", 1) for one in variables if "=" in one)
->>>>>>> b90208bb7f1dff8401e1774403921f063f9d8044
 
 
 def _after(option: str, arguments: list[str]) -> str:

@@ -51,13 +51,9 @@ class Facts:
     """What was found. An empty string, ``None`` or an empty mapping is what is not there or could not be read.
 
     ``skew`` is seconds that our clock is ahead of slurmctld's. ``plugin`` is the path of job_submit_gov.so, empty
-<<<<<<< HEAD
     if no folder of PluginDir has it; ``built`` is ``None`` if it says nothing about itself. ``daemon_hangs`` is what
     of the daemon takes connections and answers nothing.
-=======
-    if no folder of PluginDir has it; ``built`` is ``None`` if it says nothing about itself. ``database`` is the
-    shared one, without its password; without one the ledger is the file ``ledger``.
->>>>>>> b90208bb7f1dff8401e1774403921f063f9d8044
+    ``database`` is the shared one, without its password; without one the ledger is the file ``ledger``.
     """
 
     policy_path: str

@@ -27,8 +27,9 @@ INPUTS = (
     "README.md",
     "LICENSE",
     "slurm_gov/__init__.py",
-    "plugin_c/Makefile",
 )
+# What pyproject.toml packs beside the package must be there, if only as empty folders.
+PACKED = ("plugin_c", "etc", "systemd")
 CA_BUNDLE = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
 # How apt reaches its mirrors; the rest of a machine's apt configuration is its own affair.
 APT_KEYS = ("http", "https", "ftp", "check-", "retries", "forceipv4", "forceipv6", "proxy")
@@ -53,6 +54,8 @@ def build(release: str) -> str:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / path, target)
             os.utime(target, (0, 0))  # only what is in a file counts
+        for path in PACKED:
+            Path(folder, path).mkdir()
         built = subprocess.run(
             [
                 *docker(),
@@ -135,6 +138,8 @@ def _debootstrap(release: str) -> str:
             ["tar", "-C", f"{folder}/root", "--numeric-owner", "-c", "."], stdout=subprocess.PIPE
         )
         done = subprocess.run([*docker(), "import", "-", name], stdin=packed.stdout, stdout=subprocess.DEVNULL)
+        assert packed.stdout is not None
+        packed.stdout.close()  # tar ends if nobody read it to its end
         if packed.wait() or done.returncode:
             sys.exit(f"images: {name} could not be imported")
     return name

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -17,10 +18,17 @@ from pathlib import Path
 
 import images
 
+INTEGRATION = "python -m pytest -q -n 3 --dist loadfile"
+ALONE = "python -m pytest -q --last-failed"
+REST = "--ignore tests/integration/test_storm.py tests/integration"
+# As make check and make test run them: the storm has the machine to itself, and what failed beside others is run once
+# more, alone; the table then has both counts.
 SUITES = {
     "plugin": "make -s -C plugin_c && make -s -C plugin_c check",
-    "unit": "python -m pytest -q tests/unit tests/conformance tests/property",
-    "integration": "python -m pytest -q tests/integration",
+    "unit": "python -m pytest -q -n 2 tests/unit tests/conformance tests/property",
+    "integration": f"{INTEGRATION} {REST}; c=$?; [ $c -ne 1 ] || exec {ALONE} {REST}; exit $c",
+    "storm": "python -m pytest -q tests/integration/test_storm.py",
+    "systemd": "python -m pytest -q tests/systemd",
 }
 LOGS = images.ROOT / "build/matrix"
 # What the sandbox and its tests do as root on any machine: real-time priority, namespaces, looking at processes.
@@ -28,6 +36,12 @@ ALLOWED = (
     *("--cap-add=SYS_NICE", "--cap-add=SYS_PTRACE", "--cap-add=SYS_ADMIN", "--cap-add=NET_ADMIN"),
     *("--security-opt=seccomp=unconfined", "--security-opt=apparmor=unconfined"),
 )
+# The suite of that name boots its container: docker/boot, then the image's own systemd.
+BOOTED = ("--security-opt=systempaths=unconfined", "--cgroupns=private", "--tmpfs=/run", "--tmpfs=/run/lock")
+BOOT_TIMEOUT = 120
+# A network that leads nowhere: what a suite needs is in the image. Not none: slurmdbd 24.11 and later do not start
+# where the loopback is all there is.
+NETWORK = "slurm-gov-matrix"
 
 
 @dataclass
@@ -50,15 +64,21 @@ def main() -> int:
         parser.error(f"unknown: {' '.join([*pytest_args, *sorted(set(args.releases) - images.RELEASES.keys())])}")
     suites = args.suite or list(SUITES)
     table: dict[str, dict[str, Result]] = {}
+    subprocess.run([*images.docker(), "network", "create", "--internal", NETWORK], capture_output=True)
     for release in args.releases or images.RELEASES:
         image = images.build(release)
-        with Container(image) as container:
-            row = f"{container.slurm()} ({release})"
-            table[row] = {}
-            for suite in suites:
-                print(f"matrix: {row}: {suite}", file=sys.stderr, flush=True)
-                table[row][suite] = container.suite(release, suite, _after_dashes(sys.argv[1:]))
-                print(f"matrix: {row}: {suite}: {table[row][suite].said}", file=sys.stderr, flush=True)
+        for booted in (False, True):
+            mine = [suite for suite in suites if (suite == "systemd") is booted]
+            if not mine:
+                continue
+            with Container(image, booted) as container:
+                row = f"{container.slurm()} ({release})"
+                for suite in mine:
+                    print(f"matrix: {row}: {suite}", file=sys.stderr, flush=True)
+                    result = container.suite(release, suite, _after_dashes(sys.argv[1:]))
+                    table.setdefault(row, {})[suite] = result
+                    print(f"matrix: {row}: {suite}: {result.said}", file=sys.stderr, flush=True)
+    subprocess.run([*images.docker(), "network", "rm", NETWORK], capture_output=True)  # stays if another run uses it
     show(table, suites)
     return 0 if all(one.passed for row in table.values() for one in row.values()) else 1
 
@@ -66,18 +86,34 @@ def main() -> int:
 class Container:
     """A container of an image with our source in it; it is gone afterwards."""
 
-    def __init__(self, image: str) -> None:
+    def __init__(self, image: str, booted: bool = False) -> None:
         self._image = image
+        self._booted = booted
         self._id = ""
 
     def __enter__(self) -> Container:
-        argv = [*images.docker(), "run", "-d", "--init", "--hostname=matrix", "--shm-size=1g", *ALLOWED]
-        made = subprocess.run([*argv, self._image, "sleep", "infinity"], capture_output=True, text=True)
+        options = (*ALLOWED, *(BOOTED if self._booted else ["--init"]))
+        first = ["/src/docker/boot"] if self._booted else ["sleep", "infinity"]
+        argv = [
+            *images.docker(),
+            "create",
+            f"--network={NETWORK}",
+            "--hostname=matrix",
+            "--shm-size=1g",
+            *options,
+            self._image,
+            *first,
+        ]
+        made = subprocess.run(argv, capture_output=True, text=True)
         if made.returncode:
             sys.exit(f"matrix: {made.stderr.strip()}")
         self._id = made.stdout.strip()
         try:
-            self._copy_source()
+            subprocess.run([*images.docker(), "cp", "-", f"{self._id}:/src"], input=source(), check=True)
+            subprocess.run([*images.docker(), "start", self._id], stdout=subprocess.DEVNULL, check=True)
+            self.run("touch .venv/.installed")  # the image was made for this pyproject.toml
+            if self._booted:
+                self._wait_until_booted()
         except BaseException:
             self.__exit__()
             raise
@@ -86,9 +122,13 @@ class Container:
     def __exit__(self, *_: object) -> None:
         subprocess.run([*images.docker(), "rm", "-f", "-v", self._id], capture_output=True)
 
-    def _copy_source(self) -> None:
-        subprocess.run([*images.docker(), "cp", "-", f"{self._id}:/src"], input=source(), check=True)
-        self.run("touch .venv/.installed")  # the image was made for this pyproject.toml
+    def _wait_until_booted(self) -> None:
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while self.run("systemctl is-system-running")[1].strip() not in ("running", "degraded"):
+            if time.monotonic() > deadline:
+                said = subprocess.run([*images.docker(), "logs", self._id], capture_output=True, text=True)
+                sys.exit(f"matrix: systemd did not boot:\n{said.stdout}{said.stderr}")
+            time.sleep(0.5)
 
     def run(self, command: str, log: Path | None = None) -> tuple[int, str]:
         """Run a command in the source folder; its exit status and what it said, also written to ``log``."""
@@ -118,14 +158,18 @@ class Container:
         LOGS.mkdir(parents=True, exist_ok=True)
         log = LOGS / f"{release}-{suite}.log"
         command = SUITES[suite]
-        if suite == "integration" and more:
-            paths = "" if any(arg.startswith("tests/") for arg in more) else " tests/integration"
-            command = f"python -m pytest -q{paths} " + " ".join(f"'{arg}'" for arg in more)
+        if suite in ("integration", "systemd") and more:
+            start = INTEGRATION if suite == "integration" else "python -m pytest -q"
+            paths = [] if any(arg.startswith("tests/") for arg in more) else [f"tests/{suite}"]
+            command = shlex.join([*start.split(), *paths, *more])
         begun = time.monotonic()
         code, said = self.run(command, log)
         seconds = time.monotonic() - begun
+        if suite == "systemd":  # what the terminal showed
+            record = LOGS / f"{release}-installation.txt"
+            subprocess.run([*images.docker(), "cp", f"{self._id}:/src/build/installation.txt", record])
         counted = re.findall(r"^=*\s*((?:\d+ \w+(?:, )?)+) in [\d.]+s", said, re.MULTILINE)
-        words = counted[-1] if counted else ("ok" if code == 0 else f"failed (exit {code})")
+        words = "; alone: ".join(counted) if counted else ("ok" if code == 0 else f"failed (exit {code})")
         return Result(code == 0, words, seconds)
 
 

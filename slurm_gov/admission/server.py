@@ -45,8 +45,10 @@ _COUNTERS = ("requests", "failures", "not_asked", "breaker_openings")
 def listen(path: Path) -> socket.socket:
     """The socket that the plugin asks on. A stale file is replaced; only its owner and root may connect.
 
-    Raises ``OSError`` when another process answers there already, or the folder is not writable.
+    Raises ``OSError`` when another process answers there already, or the folder is missing or not writable.
     """
+    if not path.parent.is_dir():
+        raise OSError(f"{path}: there is no folder {path.parent}; make it, and give it to SlurmUser")
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with probe, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
         probe.connect(str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import grp
 import os
 import pwd
@@ -13,7 +14,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from slurm_gov.admission.wire import VERSION
+from slurm_gov.admission.wire import MAX_PACKET, VERSION, Kind, Request, encode_request
+from slurm_gov.daemon.http import DEFAULT_LISTEN
 from slurm_gov.daemon.lease import Leases
 from slurm_gov.database import DatabaseError, WhereError, locate, shown
 from slurm_gov.ledger import DEFAULT_LEDGER
@@ -42,11 +44,11 @@ def gather(policy_path: str, socket_path: str = DEFAULT_SOCKET, mqtt: str = "") 
     config = state.config if state else {}
     plugin, built = find_plugin(config.get("PluginDir", ""))
     conf_path = str(Path(config["SLURM_CONF"]).parent / "job_submit_gov.conf") if "SLURM_CONF" in config else ""
-    daemon, arguments, its = _daemon(socket_path)
+    daemon, hangs, arguments = _daemon(socket_path)
     mqtt = mqtt or _after("--mqtt", arguments)
     ledger = _after("--ledger", arguments) or os.environ.get("SLURM_GOV_LEDGER") or str(DEFAULT_LEDGER)
     ours = os.environ.get("SLURM_GOV_DATABASE", "")
-    database, database_error = _database(_after("--database", arguments) or its.get("SLURM_GOV_DATABASE") or ours)
+    database, database_error = _database(_after("--database", arguments) or ours)
     user = config.get("SlurmUser", "").partition("(")[0]
     return Facts(
         policy_path=policy_path,
@@ -62,6 +64,7 @@ def gather(policy_path: str, socket_path: str = DEFAULT_SOCKET, mqtt: str = "") 
         conf=_text(conf_path),
         socket=socket_path,
         daemon_error=daemon,
+        daemon_hangs=hangs,
         access=_accesses(user, policy_path, conf_path, socket_path, ledger),
         skew=skew,
         mqtt=mqtt,
@@ -118,23 +121,56 @@ def _text(path: str) -> str | None:
         return None
 
 
-def _daemon(path: str) -> tuple[str, list[str], dict[str, str]]:
-    """Why nobody answers there (empty: somebody does), and the daemon's arguments and environment if they can be
-    seen.
-    """
+def _daemon(path: str) -> tuple[str, str, list[str]]:
+    """Why nobody answers there (empty: somebody does), what of it hangs, and its arguments if they can be seen."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
         probe.settimeout(CONNECT_SECONDS)
         try:
             probe.connect(path)
             pid, _, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         except OSError as error:
-            return error.strerror or str(error), [], {}
+            return error.strerror or str(error), "", []
+        arguments = _arguments(pid)
+        return "", _hangs(probe, _after("--listen", arguments) or DEFAULT_LISTEN), arguments
+
+
+def _arguments(pid: int) -> list[str]:
+    """What the daemon was started with: its command line, then its environment as options."""
+    found: list[str] = []
+    with contextlib.suppress(OSError):
+        found += Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+        for line in Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0"):
+            name, _, value = line.partition("=")
+            if name.startswith("SLURM_GOV_"):
+                found += [f"--{name.removeprefix('SLURM_GOV_').lower().replace('_', '-')}", value]
+    return found
+
+
+def _hangs(probe: socket.socket, listen: str) -> str:
+    """What of slurm-govd takes a connection and answers nothing: the admission process, or the daemon itself."""
+    seconds = f"{CONNECT_SECONDS:.0f} s"
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
-        variables = Path(f"/proc/{pid}/environ").read_text(errors="replace").split("\0")
+        # A change of no job to nothing: it is accepted, whatever the policy.
+        probe.send(encode_request(Request(submit_uid=os.getuid(), kind=Kind.MODIFY)))
+        probe.recv(MAX_PACKET)
+    except TimeoutError:
+        return f"the plugin's questions have no answer in {seconds}"
     except OSError:
-        return "", [], {}
-    return "", arguments, dict(one.split("=", 1) for one in variables if "=" in one)
+        pass  # it ends just now
+    if listen == "none":
+        return ""
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_SECONDS) as page:
+            page.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            page.recv(1)
+    except TimeoutError:
+        return f"{listen} has no answer in {seconds}"
+    except (OSError, ValueError):
+        pass  # another network namespace, or it ends just now
+    return ""
 
 
 def _after(option: str, arguments: list[str]) -> str:

@@ -245,7 +245,7 @@ class Governor:
             return
         try:
             self.before.remember_caps(snapshot.caps, (todo.lower, todo.raise_))
-        except OSError as error:
+        except (OSError, ValueError) as error:
             log.error("the caps that stood before are not written down", file=self.before.name, error=str(error))
             self.before = None
 

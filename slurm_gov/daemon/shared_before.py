@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import Column, Integer, MetaData, Table, delete, select
 
 from slurm_gov.database import INNODB, Database, DatabaseError, Part, Where, put, text_column
-from slurm_gov.slurm.accounts import Change
 from slurm_gov.slurm.before import Before
 
 _TABLES = MetaData()
@@ -34,10 +32,6 @@ class SharedBefore(Before):
         if not self.known and (alone := Before(folder)).known:
             self.known = alone.known
             self._write()
-
-    def remember(self, todo: Iterable[Change]) -> None:
-        self.reload()  # another controller may have written since
-        super().remember(todo)
 
     def _load(self) -> str | None:
         try:

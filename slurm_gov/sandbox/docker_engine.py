@@ -2,7 +2,8 @@
 
 Our own lives in /var/lib/slurm-gov/docker (SLURM_GOV_DOCKER_DIR), with a socket, images and containers of its own.
 It is shared: who uses it holds a lock, and the last user stops it, unless containers still run in it. An engine
-that was not started here is used as it is, and never stopped.
+that was not started here is used as it is, and never stopped. Ours has no
+default network, so that docker0 stays as another engine made it.
 
     python -m slurm_gov.sandbox.docker_engine run make test-matrix
 """
@@ -113,6 +114,7 @@ def _start(base: Path) -> str:
                     f"--exec-root={base}/run",
                     f"--host={_address()}",
                     f"--pidfile={base}/pid",
+                    "--bridge=none",
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -62,9 +62,10 @@ class Before:
             ) from error
 
     def remember(self, todo: Iterable[Change]) -> None:
-        """Write down what these changes will change, before they are made. Raises ``OSError``."""
+        """Write down what these changes will change, before they are made. Raises ``OSError`` and ``ValueError``."""
         new = {key: before for one in todo for key, before in _each(one)}
         if new.keys() - self.known.keys():
+            self.reload()  # policy apply, or another controller, may have written since
             self.known = {**new, **self.known}
             self._write()
 

@@ -51,8 +51,9 @@ class Facts:
     """What was found. An empty string, ``None`` or an empty mapping is what is not there or could not be read.
 
     ``skew`` is seconds that our clock is ahead of slurmctld's. ``plugin`` is the path of job_submit_gov.so, empty
-    if no folder of PluginDir has it; ``built`` is ``None`` if it says nothing about itself. ``database`` is the
-    shared one, without its password; without one the ledger is the file ``ledger``.
+    if no folder of PluginDir has it; ``built`` is ``None`` if it says nothing about itself. ``daemon_hangs`` is what
+    of the daemon takes connections and answers nothing.
+    ``database`` is the shared one, without its password; without one the ledger is the file ``ledger``.
     """
 
     policy_path: str
@@ -68,6 +69,7 @@ class Facts:
     conf: str | None = None
     socket: str = DEFAULT_SOCKET
     daemon_error: str = ""
+    daemon_hangs: str = ""
     access: tuple[Access, ...] = ()
     skew: float | None = None
     mqtt: str = ""
@@ -364,6 +366,11 @@ def _daemon(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             f"slurm-govd does not answer on {facts.socket}: {facts.daemon_error}",
             "start it: systemctl enable --now slurm-govd; then journalctl -u slurm-govd",
+        )
+    if facts.daemon_hangs:
+        yield Finding(
+            f"slurm-govd hangs: {facts.daemon_hangs}",
+            "systemctl restart slurm-govd; as a unit it is restarted by its watchdog within two minutes",
         )
     if facts.mqtt_error:
         yield Finding(

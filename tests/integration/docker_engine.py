@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from docker.errors import DockerException
+from docker.errors import APIError, DockerException
 
 import docker
 
@@ -35,6 +35,7 @@ def engine() -> Iterator[tuple[str, docker.DockerClient]]:
     except DockerException:
         with _folder() as folder, _private(folder) as address:
             client = docker.DockerClient(base_url=address)
+            _try(client)
             yield address, client
             client.close()
     else:
@@ -84,6 +85,17 @@ def _private(folder: Path) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             daemon.kill()
             daemon.wait()
+
+
+def _try(client: docker.DockerClient) -> None:
+    """Skip the test where an engine runs and its containers cannot: in a container without a cgroup of its own."""
+    usr = {"/usr": {"bind": "/usr", "mode": "ro"}}
+    try:
+        client.containers.run(make_image(client), ["/bin/true"], remove=True, network_mode="host", volumes=usr)
+    except APIError as error:
+        if "cgroup" not in str(error):
+            raise
+        pytest.skip(f"no container can run in an engine started here: {error.explanation}")
 
 
 def _answers(address: str) -> bool:

@@ -228,8 +228,9 @@ def test_a_job_of_an_expedited_requeue_waits_before_all_others(slurm: Sandbox, c
         for state in ("drain", "down"):
             slurm.run(["scontrol", "update", f"nodename={node}", f"state={state}", "reason=test"])
         until(lambda: {job, other} == {one.id for one in do(client.snapshot()).waiting})
-        snapshot = do(client.snapshot())
-        assert waiting(snapshot, job).priority > waiting(snapshot, other).priority
+        # It has its new priority when its last step has ended.
+        priority = lambda one: waiting(do(client.snapshot()), one).priority  # noqa: E731
+        until(lambda: priority(job) > priority(other))
     finally:
         slurm.run(["scontrol", "update", f"nodename={node}", "state=resume"])
 
@@ -434,6 +435,7 @@ def test_a_component_of_a_het_job(slurm: Sandbox, client: SlurmClient) -> None:
 
 def test_a_signal_goes_to_the_steps_or_to_the_batch_script(slurm: Sandbox, client: SlurmClient) -> None:
     told = slurm.dir / "told"
+    told.unlink(missing_ok=True)  # of the other client
     step = f"trap 'echo step >> {told}' USR1; echo ready >> {told}; {UNTIL_STOPPED}"
     script = f'trap "echo batch >> {told}" USR1; srun sh -c "{step.replace("$", chr(92) + "$")}" & {UNTIL_STOPPED}'
     job = started(slurm, script=script)

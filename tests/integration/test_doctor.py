@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -117,6 +119,24 @@ def test_what_is_found_without_a_restart(cluster: Sandbox, tmp_path: Path) -> No
         cluster.sacctmgr(["modify account where name=root set GrpTRES=gres/gpu:h100=-1"])
         cluster.start_governor()
     cluster_is_good(cluster)
+
+
+def test_a_daemon_that_hangs_is_found(cluster: Sandbox) -> None:
+    """The whole of it, and each of its two processes."""
+    pid = cluster.pids()["slurm-govd"]
+    assert pid
+    children = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=True).stdout.split()
+    for hung in ([pid], [int(children[0])], [pid, int(children[0])]):
+        try:
+            for one in hung:
+                os.kill(one, signal.SIGSTOP)
+            code, errors, _ = doctor(cluster)
+            assert code == 1
+            finds(errors, "slurm-govd hangs", "systemctl restart slurm-govd")
+        finally:
+            for one in hung:
+                os.kill(one, signal.SIGCONT)
+    assert doctor(cluster)[0] == 0
 
 
 def test_what_slurm_conf_lacks(cluster: Sandbox) -> None:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,14 +37,15 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel, and none of the checkout; what slurm-gov depends on is this one's."""
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(folder), str(CHECKOUT)], check=True)
+    made = [*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(CHECKOUT)]
+    subprocess.run(made, check=True)  # fetches nothing
     (wheel,) = folder.glob("slurm_gov-*.whl")
     subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    made = folder / "venv" / "bin"
-    subprocess.run([made / "python", *pip[1:], "install", "--no-deps", "--no-index", str(wheel)], check=True)
+    programs = folder / "venv" / "bin"
+    subprocess.run([programs / "python", *pip[1:], "install", "--no-deps", "--no-index", str(wheel)], check=True)
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    where = [made / "python", "-c", "import slurm_gov; print(slurm_gov.__file__)"]
+    where = [programs / "python", "-c", "import slurm_gov; print(slurm_gov.__file__)"]
     imported = subprocess.run(where, cwd="/", capture_output=True, text=True, check=True).stdout
     assert imported.startswith(str(packages))
     return folder / "venv"
@@ -178,8 +180,10 @@ def test_a_running_slurmctld_takes_the_plugin(
     text = cluster.layout.slurm_conf.read_text()
     cluster.layout.slurm_conf.write_text(f"{text}PluginDir={plugins}:{system}\nJobSubmitPlugins=gov\n")
     cluster.restart_slurmctld()
-    log = cluster.log("slurmctld").read_text()
-    assert "job_submit/gov: socket=/run/slurm-gov/admission.sock" in log
+    deadline = time.monotonic() + 60  # slurmctld answers before it has loaded it, from 24.11 on
+    while "job_submit/gov: socket=/run/slurm-gov/admission.sock" not in cluster.log("slurmctld").read_text():
+        assert time.monotonic() < deadline, cluster.log("slurmctld").read_text()
+        time.sleep(0.2)
     doctor = [sys.executable, "-m", "slurm_gov.cli.main", "doctor", "--json", "--socket", str(tmp_path / "none")]
     said = json.loads(cluster.run([*doctor, "--policy", str(tmp_path / "none")], check=False).stdout)
     about = [one["message"] for one in said["errors"] + said["warnings"]]

@@ -146,6 +146,11 @@ def test_a_second_server_does_not_take_over(server: Running) -> None:
     ask(server.connect())
 
 
+def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=f"there is no folder {tmp_path}/none; make it"):
+        listen(tmp_path / "none" / "sock")
+
+
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     listen(path).close()

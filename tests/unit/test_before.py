@@ -27,6 +27,14 @@ def test_the_first_change_is_remembered_also_by_the_next_daemon(tmp_path: Path) 
     assert Before(folder).known == {}
 
 
+def test_the_daemon_forgets_nothing_that_policy_apply_wrote_while_it_ran(tmp_path: Path) -> None:
+    """Seen on a cluster: a cap that apply made, which the daemon then raised, was left after policy remove."""
+    daemon, apply = Before(tmp_path), Before(tmp_path)
+    apply.remember_caps({"a": {CAP: 6}}, [{"a": {"gres/gpu": 4}}])
+    daemon.remember_caps({"a": {CAP: 6, "gres/gpu": 4}}, [{"a": {CAP: 8, "gres/gpu": 8}}])
+    assert Before(tmp_path).known == {(What.CAP, "a", "gres/gpu"): "none", (What.CAP, "a", CAP): "6"}
+
+
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"version": 2, "before": []}', '{"version": 1, "before": [{}]}'])
 def test_a_file_that_cannot_be_read_is_not_taken_for_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "before.json").write_text(text)

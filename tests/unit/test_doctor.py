@@ -116,6 +116,7 @@ CASES = [
         "slurm-govd does not answer",
         "systemctl enable --now slurm-govd",
     ),
+    ("error", replace(GOOD, daemon_hangs="no answer in 5 s"), "slurm-govd hangs: no answer", "systemctl restart"),
     (
         "error",
         replace(GOOD, access=(Access("/p", "the policy", "read", "mode 0600"),)),

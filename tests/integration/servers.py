@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -54,7 +55,8 @@ def postgresql() -> Iterator[str]:
         probe.close()
         argv = [str(POSTGRESQL), "-D", f"{folder}/data", "-p", str(port), "-c", "listen_addresses=127.0.0.1"]
         argv += ["-c", f"unix_socket_directories={folder}", "-c", "fsync=off"]
-        with _running([*as_user, *argv], folder, lambda: _answers(port)):
+        # To SIGTERM it waits until all who are connected have gone.
+        with _running([*as_user, *argv], folder, lambda: _answers(port), end=signal.SIGINT):
             yield f"postgresql://gov:secret-word@127.0.0.1:{port}/postgres"
 
 
@@ -67,7 +69,9 @@ def _answers(port: int) -> bool:
 
 
 @contextmanager
-def _running(argv: list[str], folder: Path, ready: Callable[[], bool]) -> Iterator[None]:
+def _running(
+    argv: list[str], folder: Path, ready: Callable[[], bool], end: signal.Signals = signal.SIGTERM
+) -> Iterator[None]:
     log = Path(tempfile.mkstemp(prefix="gov-db-", suffix=".log")[1])
     try:
         with log.open("wb") as output:
@@ -79,7 +83,7 @@ def _running(argv: list[str], folder: Path, ready: Callable[[], bool]) -> Iterat
                 time.sleep(0.05)
             yield
         finally:
-            server.terminate()
+            server.send_signal(end)
             try:
                 server.wait(30)
             except subprocess.TimeoutExpired:

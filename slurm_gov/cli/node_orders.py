@@ -248,8 +248,8 @@ def _follow(journal: Journal, name: str, want: str, since: float, paths: tuple[s
     goal = {"drain": ("draining",)}.get(want, ("healthy", "failed"))
     try:
         while True:
+            record = journal.records().get(name)  # first: then its history has how it came there
             events = [one for one in journal.history(name, since) if one.event != "fault"]
-            record = journal.records().get(name)
             lines = []
             for event in events[told:]:
                 moved = f" {event.before} → {event.after}" if event.after else ""

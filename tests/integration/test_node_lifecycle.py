@@ -228,6 +228,7 @@ def test_an_administrators_drain_is_never_touched(nodes: Nodes) -> None:
     (nodes.work / "hang").touch()
     since = nodes.fault("n9", "broken")
     nodes.gets("n9", "rebooting")
+    nodes.until(lambda: "rebooting" in nodes.in_slurm("n9")[1], "Slurm has our reason, so his comes after it")
     nodes.update("n9", "drain", "ticket 4711")
     nodes.goes("n9", since, "doubted", "condemned", "rebooted", "taken_over", agrees=False)
     nodes.stays(lambda: nodes.in_slurm("n9")[1] == "ticket 4711", "his drain stands", 2)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 from collections.abc import Mapping, Sequence
 
 from slurm_gov.slurm.client import SlurmError, SlurmUnavailable
@@ -77,7 +79,9 @@ async def run_raw(
     finally:
         talking.cancel()
         if process.returncode is None:
-            process.kill()
+            # Not process.kill(): of one that has just ended that takes the exit code, and the event loop complains.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signal.SIGKILL)
             await process.wait()
     return process.returncode or 0, out.decode(errors="surrogateescape"), err.decode(errors="replace")
 

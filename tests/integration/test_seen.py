@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+import select
 import subprocess
 import time
 import urllib.request
@@ -103,13 +104,18 @@ def test_the_log_follows(cluster: Cluster) -> None:
     )
     try:
         assert following.stdout is not None
-        time.sleep(1)  # it has to have begun to look
-        cluster.sandbox.layout.policy.write_text(POLICY.replace("price: 2.5", "price: 3.5"))
-        cluster.reload()
+        # There and back until it has begun to look.
+        for price in itertools.cycle(("3.5", "2.5")):
+            cluster.sandbox.layout.policy.write_text(POLICY.replace("price: 2.5", f"price: {price}"))
+            cluster.reload()
+            if select.select([following.stdout], [], [], 2)[0]:
+                break
         line = following.stdout.readline()
-        assert re.search(r"policy +- +2.5 > 3.5 by root: pools.h100.price", line), line
+        assert re.search(r"policy +- +(2.5 > 3.5|3.5 > 2.5) by root: pools.h100.price", line), line
     finally:
         following.terminate()
+        cluster.sandbox.layout.policy.write_text(POLICY.replace("price: 2.5", "price: 3.5"))
+        cluster.reload()
         following.wait()
 
 
@@ -287,6 +293,7 @@ def test_bad_input(cluster: Cluster, arguments: list[str], said: str) -> None:
 
 def test_a_full_disk_stops_no_scheduling(cluster: Cluster) -> None:
     """The ledger on a disk of 1 MB that something else has filled."""
+    cluster.clear()
     disk = cluster.sandbox.dir / "small"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], capture_output=True).returncode:

@@ -8,6 +8,7 @@ import grp
 import json
 import os
 import pwd
+import re
 import shutil
 import subprocess
 import sys
@@ -118,9 +119,9 @@ def install(
             files = installing.node_files(site, source)
             pages = node_pages(_manuals())
         else:
-            plugin, preloaded = _build(include)
             if root == Path("/"):
-                _check_version(plugin, site)
+                _check_version(include, site)
+            plugin, preloaded = _build(include)
             files = installing.controller_files(site, plugin, source, preloaded)
             pages = _manuals()
         files += installing.manual_files(str(man_dir), pages)
@@ -246,9 +247,8 @@ def _build(include: Path) -> tuple[bytes, bytes | None]:
         return plugin, (copy / "build" / LIBRARY).read_bytes() if needed else None
 
 
-def _check_version(plugin: bytes, site: Site) -> None:
+def _check_version(include: Path, site: Site) -> None:
     """slurmctld dies at its start if the plugin was built for another version than its own."""
-    from slurm_gov.slurm.doctor import built_for
     from slurm_gov.slurm.parse import version
 
     text = site.config.get("SLURM_VERSION", "")
@@ -256,10 +256,16 @@ def _check_version(plugin: bytes, site: Site) -> None:
     if program := shutil.which("slurmctld", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"):
         told = subprocess.run([program, "-V"], capture_output=True, text=True, check=False).stdout
         text = told.split()[-1] if told.split() else text
-    built, wanted = built_for(plugin), version(text)
-    if built and wanted and built.slurm != wanted:
+    try:
+        header = (include / "slurm" / "slurm_version.h").read_text(errors="replace")
+    except OSError:
+        return  # the build says what is missing
+    found = re.search(r"SLURM_VERSION_NUMBER\s+(0x[0-9a-fA-F]+)", header)
+    built = tuple(int(found[1], 16) >> shift & 255 for shift in (16, 8, 0)) if found else None
+    wanted = version(text)
+    if built and wanted and built != wanted:
         raise Failure(
-            f"the headers are of Slurm {'.'.join(map(str, built.slurm))}, and slurmctld is {text}: it would not "
+            f"the headers are of Slurm {'.'.join(map(str, built))}, and slurmctld is {text}: it would not "
             "start with this plugin; install the headers of its version, or say --include"
         )
 

@@ -83,7 +83,7 @@ class CommandClient:
             return await self._cluster()
 
     async def _snapshot(self) -> Snapshot:
-        (jobs, excluded, nodes, reservations), caps, _ = await _all(
+        (jobs, excluded, nodes, reservations), caps, _ = await all_of(
             self._look(),
             self._run("scontrol", "-o", "show", "assoc_mgr", "flags=assoc"),
             self._check_accounting(),
@@ -120,7 +120,7 @@ class CommandClient:
         Sequence[Mapping[str, str]], dict[int, frozenset[str]], list[dict[str, str]], tuple[read.Reservation, ...]
     ]:
         """Jobs, the nodes that pending ones exclude, nodes and reservations, as they are now."""
-        jobs, excluded, nodes, reservations = await _all(
+        jobs, excluded, nodes, reservations = await all_of(
             self._jobs(),
             self._excluded_nodes(),
             self._table("sinfo", NODE_FIELDS, "-N", "-a"),
@@ -129,7 +129,7 @@ class CommandClient:
         return jobs, excluded, nodes, read.reservations(reservations)
 
     async def _cluster(self) -> Cluster:
-        config, associations, users, partitions = await _all(
+        config, associations, users, partitions = await all_of(
             self._config(),
             self._run("scontrol", "-o", "show", "assoc_mgr", "flags=assoc"),
             self._run("scontrol", "-o", "show", "assoc_mgr", "flags=users"),
@@ -204,7 +204,7 @@ class CommandClient:
         tasks = await self._table("squeue", arrays.TASK_FIELDS, *one_by_one, ",".join(suspects))
         if not (records := arrays.several(tasks)):
             return rows
-        asked, *told = await _all(
+        asked, *told = await all_of(
             self._table("squeue", fields, *one_by_one, ",".join(arrays.names(records))),
             *(run_raw(["scontrol", "-o", "show", "job", array], self._timeout) for array in records),
         )
@@ -350,7 +350,7 @@ class CommandClient:
             await run(command, limit)
 
     async def requeue(self, jobs: Iterable[int]) -> None:
-        await _all(*(self._change("scontrol", "requeue", self._whole(job)) for job in jobs))
+        await all_of(*(self._change("scontrol", "requeue", self._whole(job)) for job in jobs))
 
     async def cancel(self, jobs: Iterable[int]) -> None:
         await self._change("scancel", *map(self._whole, jobs))
@@ -399,7 +399,7 @@ def _understood() -> Iterator[None]:
         raise SlurmError(f"Slurm said something that cannot be read: {error}") from error
 
 
-async def _all(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
+async def all_of(*calls: Coroutine[Any, Any, Any]) -> list[Any]:
     """Run commands side by side; the first failure ends the others and is raised."""
     # Not a TaskGroup: on Python 3.11.2 it can leave its caller cancelled when several calls fail at once.
     tasks = [asyncio.ensure_future(call) for call in calls]

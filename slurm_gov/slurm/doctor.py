@@ -385,7 +385,7 @@ def _access(facts: Facts) -> Iterator[Finding]:
         user = f"SlurmUser ({facts.state.config.get('SlurmUser', '').partition('(')[0] or 'unknown'})"
     remedies = {
         "read": "make it readable: chmod a+r, and a+x on the folders above",
-        "write": "give it to SlurmUser: chown -R",
+        "write": "give it to SlurmUser: chown -R; where it is not there, the unit makes it at its start",
         "reach": "make it and the folders above accessible: chmod a+rx",
     }
     for access in facts.access:

@@ -7,7 +7,8 @@ What pyslurm cannot do, or not safely, goes by Slurm's commands as in `CommandCl
 * ``allow_start``, ``signal`` and ``cancel``: pyslurm judges a signal's success by an error number that an earlier
   call may have left;
 * tasks of arrays and components of het jobs, which have no job id that means them alone;
-* which nodes give how many GPUs to a job that has them unevenly.
+* which nodes give how many GPUs to a job that has them unevenly;
+* which jobs are of an expedited requeue.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import IO, Any
 
 from slurm_gov.slurm import parse, read
 from slurm_gov.slurm.client import SlurmError, SlurmUnavailable
-from slurm_gov.slurm.commands import CommandClient
+from slurm_gov.slurm.commands import CommandClient, all_of
 from slurm_gov.slurm.pyslurm_worker import LENGTH, send
 from slurm_gov.slurm.run import environment, failure
 
@@ -43,12 +44,12 @@ class PyslurmClient(CommandClient):
     ) -> tuple[
         Sequence[Mapping[str, str]], dict[int, frozenset[str]], list[dict[str, str]], tuple[read.Reservation, ...]
     ]:
-        kind, answer = await self._ask("look")
+        (kind, answer), expediting = await all_of(self._ask("look"), self._expediting())
         if kind == "unreadable":  # an odd byte in some job: the commands can read it
             return await super()._look()
         jobs, excluded, nodes, reservations = answer
         return (
-            jobs,
+            [row | {"state": "EXPEDITING"} if row["jobid"] in expediting else row for row in jobs],
             {job: frozenset(parse.nodes(names)) for job, names in excluded.items()},
             nodes,
             tuple(
@@ -56,6 +57,12 @@ class PyslurmClient(CommandClient):
                 for name, start, end, names in reservations
             ),
         )
+
+    async def _expediting(self) -> frozenset[str]:
+        """Jobs of an expedited requeue, which Slurm has from 25.11 on; pyslurm calls them pending like others."""
+        if "EXPEDITING" not in (await self._job_fields())[1]:
+            return frozenset()
+        return frozenset((await self._run("squeue", "-h", "-a", "-t", "EXPEDITING", "-o", "%A")).split())
 
     async def requeue(self, jobs: Iterable[int]) -> None:
         plain: list[int] = []

@@ -23,7 +23,6 @@ from typing import Any, BinaryIO
 STATES = {
     "PENDING": "PD", "RUNNING": "R", "SUSPENDED": "S", "COMPLETING": "CG", "CONFIGURING": "CF", "STOPPED": "ST",
     "SIGNALING": "SI", "STAGE_OUT": "SO", "RESIZING": "RS", "FAILED": "F", "COMPLETED": "CD",
-    "EXPEDITING": "PD",
 }  # fmt: skip
 LENGTH = struct.Struct("!Q")
 

@@ -39,6 +39,7 @@ class Terminal:
                 "PIP_NO_INDEX": "1",
                 "PIP_FIND_LINKS": "/opt/wheels",
                 "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+                "PIP_QUIET": "1",
             }
             os.chdir("/root")
             os.execvpe("bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"], env)

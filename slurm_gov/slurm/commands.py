@@ -93,6 +93,7 @@ class CommandClient:
                 excluded.setdefault(int(row["jobid"]), nodes_of)
         # What we keep for jobs that come back is theirs to start on; nobody counts it as gone.
         places = frozenset(name for one in reservations if one.name.startswith(PLACE) for name in one.nodes)
+        any_reserved = bool(reservations)
         reservations = tuple(one for one in reservations if not one.name.startswith(PLACE))
         running, ended = await self._running(jobs)
         self._comments = {int(row["jobid"]): read.text(row["admin_comment"]) for row in jobs}
@@ -106,7 +107,7 @@ class CommandClient:
             now=now,
             nodes=read.nodes(nodes, self._unchanged, places),
             running=running,
-            waiting=read.waiting(jobs, excluded, reservations, now, self._unchanged, licences),
+            waiting=read.waiting(jobs, excluded, reservations, now, self._unchanged, licences, any_reserved),
             parents=frozen(parents),
             caps=frozen({account: frozen(limits) for account, limits in account_caps.items()}),
             ended=ended,

@@ -268,8 +268,12 @@ def waiting(
     now: float = 0.0,
     unchanged: Unchanged | None = None,
     licences: Mapping[str, int] = MappingProxyType({}),
+    any_reserved: bool = True,
 ) -> tuple[WaitingJob, ...]:
-    """The pending jobs of squeue's rows; ``excluded`` has the nodes that they exclude, ``licences`` what is free."""
+    """The pending jobs of squeue's rows; ``excluded`` has the nodes that they exclude, ``licences`` what is free.
+
+    ``any_reserved`` is false where the cluster has no reservation, not even one of ours.
+    """
     unchanged = unchanged or Unchanged()
     allowed = _tasks_allowed(rows)
     # Our note stands on the first component of a het job and holds for all of it.
@@ -280,8 +284,9 @@ def waiting(
             kept = excluded.get(int(row["jobid"]), frozenset()) | _kept_from(row, reserved, now)
             tasks, lack = allowed[int(row["jobid"])], lacking(row["licenses"], licences)
             comment = text(notes.get(row["hetjobid"], row["admin_comment"]))
-            make = partial(_waiting, row, kept, tasks, comment, lack)
-            jobs.append(unchanged.get(("waiting", row["jobid"]), (whole(row), kept, tasks, comment, lack), make))
+            make = partial(_waiting, row, kept, tasks, comment, lack, any_reserved)
+            said = (whole(row), kept, tasks, comment, lack, any_reserved)
+            jobs.append(unchanged.get(("waiting", row["jobid"]), said, make))
     return tuple(jobs)
 
 
@@ -333,7 +338,9 @@ def _kept_from(row: Row, reserved: Sequence[Reservation], now: float) -> frozens
     return kept
 
 
-def _waiting(row: Row, excluded: frozenset[str], allowed: int, comment: str, lack: str) -> WaitingJob:
+def _waiting(
+    row: Row, excluded: frozenset[str], allowed: int, comment: str, lack: str, any_reserved: bool
+) -> WaitingJob:
     amounts = parse.tres(row["tres-alloc"])
     cpus = max(1, int(amounts.get("cpu", 1)))
     wanted = parse.features(row["feature"])
@@ -350,7 +357,7 @@ def _waiting(row: Row, excluded: frozenset[str], allowed: int, comment: str, lac
     # So is what a fault stopped: in a moment it may start, and what it needs is not to be given away.
     back = comes_back(fault, read_mark(comment), submit, begin)
     reason = "" if (ours or back) and row["reason"] == "BeginTime" else row["reason"]
-    held_back = not_ready(reason) or ("it is held" if row["prioritylong"] == "0" else "")
+    held_back = not_ready(reason, any_reserved) or ("it is held" if row["prioritylong"] == "0" else "")
     # Slurm may hold it for another reason first, and tell of these when that is gone.
     if not held_back and not allowed:
         held_back = _NOT_READY["JobArrayTaskLimit"]
@@ -398,11 +405,15 @@ def _exclusive(row: Row) -> bool:
     return row["oversubscribe"] in ("NO", "USER", "MCS", "TOPO", "EXCLUSIVE")
 
 
-def not_ready(reason: str) -> str:
-    """Why a job is no demand now, whatever becomes free; empty if it is one."""
+def not_ready(reason: str, any_reserved: bool = True) -> str:
+    """Why a job is no demand now, whatever becomes free; empty if it is one.
+
+    From 24.11 on "May be reserved for other job" is also said of a job of two partitions, one of which lacks the node
+    that it asks for: with no reservation anywhere it says nothing.
+    """
     if reason in _NOT_READY:
         return _NOT_READY[reason]
-    if reason.startswith("ReqNodeNotAvail") and "eserved" in reason:
+    if reason.startswith("ReqNodeNotAvail") and "eserved" in reason and any_reserved:
         return f"it would run into a reservation ({reason})"
     if reason.startswith(("Assoc", "QOS", "Max")) and reason not in _OUR_LIMITS:
         return f"a limit that the site set beside ours holds it ({reason})"

@@ -337,6 +337,15 @@ def test_reasons_for_which_a_job_is_no_demand(reason: str, ready: bool) -> None:
     assert (waiting(reason=reason).held_back == "") is ready
 
 
+def test_reserved_for_another_says_nothing_where_nothing_is_reserved() -> None:
+    """Seen from 24.11 on: of a job of two partitions, one of which lacks the node that it asks for."""
+    row = WAITING | {"reason": "ReqNodeNotAvail, May be reserved for other job"}
+    (job,) = read.waiting([row], {})
+    assert "reservation" in job.held_back
+    (job,) = read.waiting([row], {}, any_reserved=False)
+    assert job.held_back == ""
+
+
 def test_a_job_of_priority_0_is_held_whatever_the_reason_says() -> None:
     assert waiting(prioritylong="0", reason="None").held_back == "it is held"
     assert waiting(prioritylong="0", reason="JobHeldAdmin").held_back == "an administrator holds it"

@@ -246,13 +246,13 @@ def test_usage_equals_what_sacct_says(cluster: Cluster) -> None:
 
 def test_what_the_governor_saw_is_what_slurm_counted(cluster: Cluster) -> None:
     """The ledger's own measure, from looks at Slurm, within a cycle's length (and Slurm's whole seconds) per run."""
-    cluster.until(lambda: not cluster.squeue("%A"), "no job is left")
+    cluster.clear()
     last = time.time()
-    # Written at the latest when something changes again.
-    job = cluster.sbatch("research", "-N1", "--gpus-per-node=8", script="sleep 2")
+    # What was before is written when something changes: when this one starts, and its own run when it has ended.
+    job = cluster.sbatch("research", "-N1", "--gpus-per-node=8", script="sleep 5")
     cluster.until(lambda: not cluster.squeue("%A", "-j", str(job)), "it ended")
     path = cluster.sandbox.layout.ledger
-    cluster.until(lambda: any(one.since > last and not one.used for one in spans(path, last, last + 600)), "written")
+    cluster.until(lambda: any(one.since > last and one.used for one in spans(path, last, last + 600)), "written")
     slurm = sacct_seconds(cluster)
     for team in ("research", "product"):
         mine = [one for one in spans(path, 0, last + 600) if one.team == team]

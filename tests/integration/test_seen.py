@@ -225,10 +225,11 @@ def test_usage_equals_what_sacct_says(cluster: Cluster) -> None:
 
     report = json.loads(gov(cluster, "usage", "--from", "2h", "--json"))
     rows = {row["group"]: row for row in report["rows"]}
+    price = float(re.findall(r"price: ([\d.]+)", cluster.sandbox.layout.policy.read_text())[0])
     for team in ("research", "product"):
         assert rows[team]["used"] * 3600 == pytest.approx(slurm[team][0], abs=1e-6)
         assert rows[team]["within_quota"] + rows[team]["borrowed"] == pytest.approx(rows[team]["used"])
-        assert rows[team]["cost"] == pytest.approx(rows[team]["used"] * 3.5)
+        assert rows[team]["cost"] == pytest.approx(rows[team]["used"] * price)
         assert rows[team]["jobs"] == slurm[team][1]
     assert rows["research"]["borrowed"] > 0.0
     assert rows["research"]["lost_preemption"] > 0

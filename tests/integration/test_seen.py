@@ -50,6 +50,7 @@ def cluster(module_sandbox: NewSandbox, tmp_path_factory: pytest.TempPathFactory
     )
     jobs = [made.sbatch("research", "-N1", "--gpus-per-node=8", "--qos=training") for _ in range(4)]
     made.running(*jobs)
+    time.sleep(3)  # longer than the grace period, so that the first run of who must leave takes some seconds
     made.sbatch("product", "-N4", "--gpus-per-node=8")  # more than its quota: it waits, and is not preempted for
     made.refused("sbatch", "--account=product", "--gpus=99", "--wrap", "true")
     owner = made.sbatch("product", "-N1", "--gpus-per-node=8", "--qos=inference")

@@ -11,6 +11,9 @@ import pytest
 from conftest import NewSandbox
 from governed import Cluster
 
+from slurm_gov.sandbox.errors import SandboxError
+from slurm_gov.slurm import parse
+
 ALL = "{quota: {h100: 64}, borrow: none}"
 GUEST = "{quota: {h100: 0}, borrow: unlimited}"
 ONE_NODE = ("-N1", "--gpus-per-node=h100:8")
@@ -20,6 +23,10 @@ priority_classes: {{inference: 100, training: 50, experiment: 10}}
 teams: {{research: {research}, product: {product}}}
 preemption: {{grace: {grace}, signal: "B:USR1"{more}}}
 """
+HET = (
+    *("sbatch", "--parsable", "--account=research", "-N1", "--gpus-per-node=h100:8"),
+    *(":", "--account=research", "-N2", "--gpus-per-node=h100:8", "--output=/dev/null", "--wrap=sleep 600"),
+)
 CONF = (
     "Licenses=matlab:1",
     "PartitionName=long Nodes=n[5-8] DefaultTime=1-00:00:00 MaxTime=INFINITE State=UP",
@@ -235,22 +242,36 @@ def test_nobody_leaves_for_a_job_that_depends_or_begins_later_or_is_held(cluster
 
 
 def test_a_het_job_borrows_and_comes_back_whole(cluster: Cluster) -> None:
-    govern(cluster)
-    out = cluster.sandbox.run(
-        ["sbatch", "--parsable", "--account=research", "-N1", "--gpus-per-node=h100:8", ":", "--account=research",
-         "-N2", "--gpus-per-node=h100:8", "--output=/dev/null", "--wrap=sleep 600"]
-    ).stdout  # fmt: skip
-    leader = int(out)
-    cluster.until(lambda: cluster.used("research") == 24, "all components run")
-    owners = [cluster.sbatch("product", *ONE_NODE) for _ in range(8)]
+    # A quota of its size, and in use: Slurm 26.05 refuses a het job that asks for more than the cap of the moment.
+    govern(cluster, research="{quota: {h100: 24}, borrow: unlimited}", product="{quota: {h100: 40}, borrow: none}")
+    own = [cluster.sbatch("research", *ONE_NODE) for _ in range(3)]
+    cluster.running(*own)
+    leader = int(cluster.sandbox.run(HET).stdout)
+    cluster.until(lambda: cluster.used("research") == 48, "all components run on what is lent")
+    owners = [cluster.sbatch("product", *ONE_NODE) for _ in range(5)]
     cluster.running(*owners)
-    assert cluster.used("research") == 0
     # Not at once: a job that is being requeued is for a moment in no state that squeue shows.
-    others = lambda: {state for job, state in cluster.states().items() if job not in owners}  # noqa: E731
-    cluster.until(lambda: others() == {"PD"}, "all its components wait again")
+    others = lambda: {job: state for job, state in cluster.states().items() if job not in (*owners, *own)}  # noqa: E731
+    cluster.until(lambda: set(others().values()) == {"PD"}, "all its components wait again")
+    assert cluster.used("research") == 24
+    assert not any(map(cluster.restarts, own))
     cluster.sandbox.run(["scancel", *map(str, owners)])
-    cluster.until(lambda: cluster.used("research") == 24, "all of it runs again", 60)
+    cluster.until(lambda: cluster.used("research") == 48, "all of it runs again", 60)
     assert cluster.restarts(leader) == 1
+
+
+def test_a_het_job_beyond_the_cap_waits_where_slurm_lets_it(cluster: Cluster) -> None:
+    """docs/troubleshooting.md says which Slurm refuses it, and what its users may do."""
+    govern(cluster)
+    cluster.until(lambda: cluster.caps("research").get("gpu:h100") == 0, "nothing is lent while nobody asks")
+    version = parse.version(cluster.sandbox.run(["sbatch", "--version"]).stdout.split()[-1])
+    assert version
+    if version < (26, 5):
+        cluster.sandbox.run(HET)
+        cluster.until(lambda: cluster.used("research") == 24, "it borrows")
+    else:
+        with pytest.raises(SandboxError, match="Job violates accounting/QOS policy"):
+            cluster.sandbox.run(HET)
 
 
 def test_a_suspended_job_keeps_its_gpus_and_an_interactive_one_stays(cluster: Cluster) -> None:

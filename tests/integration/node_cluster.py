@@ -29,8 +29,8 @@ preemption: {{grace: 2s, signal: "B:USR1"}}
 health:
   provider: {provider}
   providers:
-    power: {{kind: command, command: {power}, time_limit: 20s, attempts: 2, backoff: 1s}}
-    reboots: {{kind: command, command: {power}, time_limit: 20s, attempts: 2, backoff: 1s, operations: reboot}}
+    power: {{kind: command, command: {power}, time_limit: 60s, attempts: 2, backoff: 1s}}
+    reboots: {{kind: command, command: {power}, time_limit: 60s, attempts: 2, backoff: 1s, operations: reboot}}
     slurms: {{kind: slurm, time_limit: 60s}}
     asked: {{kind: mqtt, time_limit: 30s}}
   confirm: 1s

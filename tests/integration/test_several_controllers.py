@@ -127,11 +127,12 @@ class Two(Cluster):
             lines = page.read().decode().splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
-    def reclaim(self, grace: str) -> tuple[list[int], int]:
-        """Research borrows two nodes, product asks for one back, and the victim is told; grace runs."""
-        self.rules(grace)
+    def reclaim(self, grace: int) -> tuple[list[int], int]:
+        """Research borrows two nodes, product asks for one back, and the victim is told; grace, in seconds, runs."""
+        self.rules(f"{grace}s")
         borrowers = [self.sbatch("research", *NODE, script=STAYS) for _ in range(4)]
         self.running(*borrowers)
+        time.sleep(grace)  # nobody has a longer grace than it ran
         owner = self.sbatch("product", *NODE)
         self.until(lambda: any("slurm-gov preempt" in self.squeue_comment(job) for job in borrowers), "one is told")
         # What slurmctld has not saved yet, which takes it up to five seconds, dies with it: that is Slurm's.
@@ -214,7 +215,7 @@ def test_each_answers_its_own_slurmctld(two: Two) -> None:
 
 def test_the_primary_dies_in_the_middle_of_a_reclaim(two: Two) -> None:
     since = time.time()
-    borrowers, owner = two.reclaim("25s")
+    borrowers, owner = two.reclaim(25)
     two.sandbox.stop_daemon("slurmctld", signal.SIGKILL)
     print(f"takeover after {two.led_by('ctl2'):.1f} s")
     two.ended_once(borrowers, owner, since)
@@ -229,7 +230,7 @@ def test_the_primary_dies_in_the_middle_of_a_reclaim(two: Two) -> None:
 
 def test_the_whole_host_dies_in_the_middle_of_a_reclaim(two: Two) -> None:
     since = time.time()
-    borrowers, owner = two.reclaim("25s")
+    borrowers, owner = two.reclaim(25)
     two.sandbox.kill_governor()
     two.sandbox.stop_daemon("slurmctld", signal.SIGKILL)
     print(f"takeover after {two.led_by('ctl2'):.1f} s")
@@ -239,7 +240,7 @@ def test_the_whole_host_dies_in_the_middle_of_a_reclaim(two: Two) -> None:
 def test_the_governor_that_leads_dies_and_is_started_again(two: Two) -> None:
     """As systemd does; nobody leads on the backup, for its slurmctld is not in control."""
     since = time.time()
-    borrowers, owner = two.reclaim("15s")
+    borrowers, owner = two.reclaim(15)
     before = two.lease()
     two.sandbox.kill_governor()
     two.sandbox.start_governor()
@@ -250,7 +251,7 @@ def test_the_governor_that_leads_dies_and_is_started_again(two: Two) -> None:
 
 def test_one_that_was_frozen_does_nothing_when_it_wakes(two: Two) -> None:
     since = time.time()
-    borrowers, owner = two.reclaim("20s")
+    borrowers, owner = two.reclaim(20)
     two.kill("slurm-govd", 1, signal.SIGSTOP)
     try:
         two.sandbox.stop_daemon("slurmctld", signal.SIGKILL)

@@ -44,6 +44,8 @@ FOLLOW_UPS = (0.25, 0.5, 1.0, 2.0)
 """Seconds between cycles after something happened: jobs take a moment to end, start and be seen."""
 SHARE = 0.1
 """The part of the time that looking at Slurm may take: it costs slurmctld too."""
+LONGEST_REST = 10.0
+"""Seconds: a look that took as long as Slurm's start must not blind us for a minute and a half."""
 REST = (0.4, 1.0)
 """Seconds between two looks when submissions come one after another: at least and at most."""
 USERS_REFRESH = 60.0
@@ -125,7 +127,7 @@ class Governor:
         follow_ups: list[float] = []
         while not self._stop.is_set():
             did_something, deadline = await self.cycle()
-            rest = self._look_took * (1 / SHARE - 1)
+            rest = min(self._look_took * (1 / SHARE - 1), LONGEST_REST)
             rest_until = time.monotonic() + min(max(REST[0], rest), REST[1])
             if did_something:
                 follow_ups = list(FOLLOW_UPS)

@@ -341,7 +341,7 @@ class Sandbox:
         progress(f"{'slurmctld' if config.controllers == 1 else '2 slurmctlds'} and {len(nodes)} slurmds")
         self.start_slurmctld()
         if config.controller_names:
-            # One that ends saves what one that takes over must find: without assoc_usage, that of 26.05 does not start.
+            # One that ends saves what its backup must find: without assoc_usage, that of 26.05 does not start.
             self.restart_slurmctld()
             self.start_slurmctld(controller=2)
         for node in nodes:  # now, not before: a slurmd that finds no slurmctld waits before it asks again

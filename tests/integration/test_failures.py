@@ -140,6 +140,21 @@ def test_without_slurmctld_nothing_is_decided(cluster: Cluster) -> None:
     assert cluster.caps("research")["gres/gpu:h100"] == 64
 
 
+def test_a_slow_answer_of_slurm_is_not_followed_by_a_long_rest(cluster: Cluster) -> None:
+    """Looking takes a tenth of the time, so a slow look is followed by a rest: by one of seconds, not of minutes."""
+    jobs = [cluster.sbatch("research", *TWO_NODES) for _ in range(4)]
+    cluster.running(*jobs)
+    pid = cluster.sandbox.pids()["slurmctld"]
+    assert pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(8)  # a command of Slurm's is given up after 10
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    cluster.sandbox.run(["scancel", *map(str, jobs)])
+    cluster.until(lambda: cluster.caps("research")["gres/gpu:h100"] == 32, "it looks again", 30)
+
+
 def test_without_slurmdbd_nobody_is_preempted(cluster: Cluster) -> None:
     jobs = [cluster.sbatch("research", *TWO_NODES) for _ in range(4)]
     cluster.running(*jobs)

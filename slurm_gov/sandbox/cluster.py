@@ -220,6 +220,11 @@ class Sandbox:
             own.append(f"SLURM_GOV_OWN_ADDRESS={address}")
         self._daemons.slurmctld(name, lambda argv: self._inside(controller)([*own, *argv]))
         self._daemons.wait(name, lambda: ports.is_listening(port, address), 60, name)
+        if controller == 1:  # 26.05 listens before it answers, and resets who comes too early; a backup waits
+            self._daemons.wait(name, self._answers, 60, name)
+
+    def _answers(self) -> bool:
+        return self.run(["scontrol", "show", "config"], check=False).returncode == 0
 
     def restart_slurmctld(self) -> None:
         """End slurmctld as an administrator would, and start it again."""

@@ -20,8 +20,10 @@ from slurm_gov.sandbox import agents
 from slurm_gov.sandbox.cluster import Sandbox
 from slurm_gov.sandbox.errors import SandboxError
 
-NODE = "SLURM_GOV_SANDBOX_NODE"
-"""The environment variable in which a slurmd, and so its RebootProgram, finds its node's name."""
+NODE = ("SLURM_NODE_NAME", "SLURM_GOV_SANDBOX_NODE")
+"""Where a RebootProgram finds its node's name: slurmd 26.05 gives it the first variable and no other, an older one its
+own environment, in which the sandbox puts the second.
+"""
 
 
 def off(sandbox: Sandbox, node: str) -> None:
@@ -62,7 +64,8 @@ def main(arguments: list[str]) -> int:
     folder = Path(os.environ["SLURM_CONF"]).parent.parent
     if arguments == ["reboot"]:
         # Called by the slurmd that is to end: its own process must not be what starts the next one.
-        again = [sys.executable, "-m", "slurm_gov.sandbox.power", "reboot", os.environ[NODE]]
+        node = next(os.environ[name] for name in NODE if name in os.environ)
+        again = [sys.executable, "-m", "slurm_gov.sandbox.power", "reboot", node]
         subprocess.Popen(again, start_new_session=True, stdin=subprocess.DEVNULL)
         return 0
     try:

@@ -263,7 +263,7 @@ def test_a_het_job_borrows_and_comes_back_whole(cluster: Cluster) -> None:
 def test_a_het_job_beyond_the_cap_waits_where_slurm_lets_it(cluster: Cluster) -> None:
     """docs/troubleshooting.md says which Slurm refuses it, and what its users may do."""
     govern(cluster)
-    cluster.until(lambda: cluster.caps("research").get("gpu:h100") == 0, "nothing is lent while nobody asks")
+    cluster.until(lambda: cluster.caps("research").get("gres/gpu:h100") == 0, "nothing is lent while nobody asks")
     version = parse.version(cluster.sandbox.run(["sbatch", "--version"]).stdout.split()[-1])
     assert version
     if version < (26, 5):

@@ -113,6 +113,7 @@ def test_nothing_is_left_behind_when_the_caller_goes(tmp_path: Path) -> None:
         "squeue: error: If munged is up, restart with --num-threads=10",
         "slurm_load_jobs error: Protocol authentication error",
         "slurm_load_jobs error: Slurm backup controller in standby mode",
+        "scontrol show config: slurm_load_ctl_conf error:Connection reset by peer",
     ],
 )
 def test_a_slurm_that_cannot_be_reached_is_known_by_its_words(said: str) -> None:

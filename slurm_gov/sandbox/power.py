@@ -21,8 +21,8 @@ from slurm_gov.sandbox.cluster import Sandbox
 from slurm_gov.sandbox.errors import SandboxError
 
 NODE = ("SLURM_NODE_NAME", "SLURM_GOV_SANDBOX_NODE")
-"""Where a RebootProgram finds its node's name: slurmd 26.05 gives it the first variable and no other, an older one its
-own environment, in which the sandbox puts the second.
+"""Where a RebootProgram finds its node's name: slurmd 26.05 gives it the first variable and no other, an older one
+its own environment, in which the sandbox puts the second.
 """
 
 

@@ -415,12 +415,14 @@ def test_a_dead_node_is_lost_in_seconds(nodes: Nodes) -> None:
     job = nodes.sbatch("research", "-N2", *WHOLE_NODE)
     nodes.running(job)
     bad = sorted(nodes.nodes_of(job))[0]
+    (nodes.work / "hang").touch()  # else it may be healthy again before the job starts again
     since = time.time()
     nodes.sandbox.stop_agent(bad, sig=signal.SIGKILL)
     nodes.sandbox.stop_node(bad)
     nodes.until(lambda: nodes.restarts(job) == 1, "the job was requeued", 40)
     nodes.running(job)
     assert bad not in nodes.nodes_of(job)
+    (nodes.work / "hang").unlink()
     nodes.goes(bad, since, "doubted", "condemned", "rebooted", "returned", "passed")
 
 

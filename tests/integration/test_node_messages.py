@@ -80,6 +80,7 @@ def test_nobody_speaks_for_another_node_nor_gets_one_drained_by_nonsense(nodes: 
     since = time.time()
     log = nodes.sandbox.log("slurm-govd")
     before = refused(nodes)
+    nodes.until(lambda: nodes.listed()["n2"]["heard"] is not None, "n2 was heard: else nothing is a replay", 60)
     nodes.sandbox.stop_agent("n2")  # there is one connection under each name
     n2 = voice("n2")
     for other in ("n1", "n3"):  # the broker lets none of these through

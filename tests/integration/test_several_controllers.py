@@ -127,6 +127,12 @@ class Two(Cluster):
             lines = page.read().decode().splitlines()
         return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
+    def warnings(self, number: int) -> list[str]:
+        """What the page of a controller's governor warns of."""
+        with urllib.request.urlopen(f"{self.sandbox.page_of(number)}api/v1/cluster", timeout=20) as page:
+            found: list[str] = json.load(page)["warnings"]
+        return found
+
     def reclaim(self, grace: int) -> tuple[list[int], int]:
         """Research borrows two nodes, product asks for one back, and the victim is told; grace, in seconds, runs."""
         self.rules(f"{grace}s")
@@ -154,7 +160,9 @@ class Two(Cluster):
             return Counter(int(line.split("|")[0]) for line in lines)
 
         expected = Counter(dict.fromkeys([*borrowers, owner], 1)) + Counter([victim])
-        self.until(lambda: runs_of() == expected, "accounting knows of one run more, the victim's")
+        # After a takeover Slurm 26.05 tells accounting of the run that waits only when it starts.
+        known = (expected, expected - Counter([victim]))
+        self.until(lambda: runs_of() in known, "accounting knows of one run more at most, the victim's")
         told = [
             (one.kind, one.job) for one in self.deeds(since) if one.kind in (Kind.PREEMPT, Kind.REQUEUE, Kind.SPARE)
         ]
@@ -194,8 +202,7 @@ def test_one_leads_and_the_other_says_so(two: Two) -> None:
     assert 0 <= two.metric(2, "slurm_gov_lease_age_seconds") < 10
     status = json.loads(two.sandbox.run([program("slurm-gov"), "status", "--json"]).stdout)
     assert status["leader"].startswith("ctl1 leads")
-    with urllib.request.urlopen(f"{two.sandbox.page_of(2)}api/v1/cluster", timeout=20) as page:
-        assert any("standby: the governor on ctl1 leads" in text for text in json.load(page)["warnings"])
+    two.until(lambda: any("standby: the governor on ctl1 leads" in one for one in two.warnings(2)), "so does its page")
     once = two.sandbox.run(
         [program("slurm-govd"), "--policy", two.sandbox.layout.policy, "--once"], check=False, timeout=60
     )

@@ -202,7 +202,7 @@ def test_one_leads_and_the_other_says_so(two: Two) -> None:
     assert 0 <= two.metric(2, "slurm_gov_lease_age_seconds") < 10
     status = json.loads(two.sandbox.run([program("slurm-gov"), "status", "--json"]).stdout)
     assert status["leader"].startswith("ctl1 leads")
-    two.until(lambda: any("standby: the governor on ctl1 leads" in one for one in two.warnings(2)), "so does its page")
+    two.until(lambda: any("standby: the governor on ctl1 leads" in one for one in two.warnings(2)), "the page too")
     once = two.sandbox.run(
         [program("slurm-govd"), "--policy", two.sandbox.layout.policy, "--once"], check=False, timeout=60
     )

@@ -102,6 +102,7 @@ class Kinds:
         self._forms: dict[object, Form] = {}
         self._wants: dict[object, Want] = {}
         self._team_of: dict[str, str | None] = {}
+        self._easier: dict[tuple[Form, Form], bool] = {}
 
     @property
     def count(self) -> int:
@@ -113,6 +114,13 @@ class Kinds:
         if account not in self._team_of:
             self._team_of[account] = self._bare.team_of(self.policy, account)
         return self._team_of[account]
+
+    def is_easier(self, form: Form, other: Form) -> bool:
+        """``Form.is_easier``, looked up once."""
+        known = self._easier.get((form, other))
+        if known is None:
+            known = self._easier[form, other] = form.is_easier(other)
+        return known
 
     def of(self, job: WaitingJob) -> Kind:
         """What a waiting job is to policy and nodes."""

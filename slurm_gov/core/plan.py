@@ -11,7 +11,7 @@ impossible for all, until something is given back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
@@ -113,6 +113,8 @@ class _Cycle:
         self.changes = 0
         self.available: dict[tuple[str, Resource], int] = {}  # until something changes
         self.held: dict[tuple[str, Resource], str] = {}  # in words, likewise
+        self.refusals: dict[Want, tuple[Reason, str]] = {}  # likewise
+        self.may_start: dict[Batch, int] = {}  # who may, and what ``changes`` was then
         self.stands: dict[Want, _Stand] = {}
         self.freed = 0
         self.losers: set[str] = set()
@@ -229,7 +231,7 @@ class _Cycle:
         """All jobs within their teams' quotas, in Slurm's order. A team whose jobs had to leave may come to be within
         its quota again: then so are jobs of it.
         """
-        inside = {batch for batch in self.queue.batches() if self._stand(batch.want).within}
+        inside = set(self._within_quota())
         line = [(batch.place, batch) for batch in inside]
         heapify(line)
         while line:
@@ -248,6 +250,13 @@ class _Cycle:
                         inside.add(one)
                         heappush(line, (one.place, one))
             self.losers.clear()
+
+    def _within_quota(self) -> Iterator[Batch]:
+        """The batches whose first job its team's quota covers."""
+        for team, tasks in self.queue.tasks.items():
+            wants = {want for want in tasks if self.shares.within_quota(team, want.amounts)}
+            if wants:
+                yield from (batch for batch in self.queue.of_team[team].values() if batch.want in wants)
 
     def _serve_owner(self, batch: Batch) -> None:
         """Start the tasks of its first job as far as its team's quota covers them, or take back what was lent."""
@@ -277,6 +286,10 @@ class _Cycle:
             return None
         lacking = frozenset(r for r, n in amounts.items() if n > self.shares.available(batch.team, r))
         contested = lacking or frozenset(amounts)
+        fair = self.policy.rebalance is not Rebalance.NEVER
+        take_own = not self._an_easier_one_waits(batch)
+        if not (fair or take_own) and not self._worth_a_search(batch, False):
+            return None
         job = batch.first.job
         # The tasks of an array are one record: that one of them had its victims must not keep the others from theirs.
         once = 0 if job.tasks > 1 or "_" in job.display_id else job.id
@@ -306,15 +319,13 @@ class _Cycle:
         has_nodes = self._place_later(batch.form) is not None
         may_help = anywhere if has_nodes else on_its_nodes
         nodes = None if has_nodes else batch.form.nodes
-        take_own = not self._an_easier_one_waits(batch)
         found = Candidates(self.policy, self.shares, preemptor, self.line, may_help, nodes, take_own)
-        fair = self.policy.rebalance is not Rebalance.NEVER
         possible = found if fair else found.with_a_chance()
         if possible.none:
             return None
         group = None if fair or not allowed else possible.group
         hopeless = self.hopeless.setdefault(group, []) if group is not None else []
-        if any(form.is_easier(batch.form) for form in hopeless):
+        if any(self.kinds.is_easier(form, batch.form) for form in hopeless):
             return None
         if fair:
             chosen = fair_search(self.policy, self.working, preemptor, list(found), fits)
@@ -330,10 +341,10 @@ class _Cycle:
         """Whether a job of the team that was passed over would fit wherever this one does, and asks for no more:
         then that one would take whatever the team's own victims leave.
         """
-        return any(
-            all(n <= batch.amounts.get(r, 0) for r, n in want.amounts.items()) and form.is_easier(batch.form)
-            for form, want in self.passed_over.get(batch.team, {}).items()
-        )
+        for form, want in self.passed_over.get(batch.team, {}).items():
+            if _at_least(batch.amounts, want.amounts) and self.kinds.is_easier(form, batch.form):
+                return True
+        return False
 
     def _another_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
         """Whether Slurm would give what the team's own victims leave to a job of the team that is ahead in line.
@@ -429,7 +440,7 @@ class _Cycle:
         others, those for whom somebody has left.
         """
         for owed in self._owed():
-            if not self._cannot_start(owed):
+            if not (self._waits_behind(owed) or self._cannot_start(owed)):
                 self._serve_borrower(owed)
         if self.policy.idle is Idle.FIRST_COME:
             heads = _heads(self.queue.batches())
@@ -473,10 +484,17 @@ class _Cycle:
         """The batch of the next job that may be able to start; of those ahead that cannot it is said why."""
         while heads:
             place, batch = heads[0]
-            if batch.done or (batch.place == place and self._cannot_start(batch)):
+            if batch.done:
                 heappop(heads)
             elif batch.place != place:
                 heapreplace(heads, (batch.place, batch))
+            elif self._waits_behind(batch):
+                # So do all that are left of its team, for they come after it.
+                for one in self.queue.of_team[batch.team].values():
+                    if not one.done:
+                        self._waits_behind(one)
+            elif self._cannot_start(batch):
+                heappop(heads)
             else:
                 return batch
         return None
@@ -492,12 +510,13 @@ class _Cycle:
         """Whether this can be told at a glance of jobs beyond their team's quota, whoever else is served before them;
         if so, it is said of them.
         """
-        if self._waits_behind(batch):
-            return True
+        if self.may_start.get(batch) == self.changes:
+            return False
         allowed = self._allowed(batch)
         if allowed:
             if self._place_now(batch.form) is not None:
                 if self._allowed_now(batch):
+                    self.may_start[batch] = self.changes
                     return False
                 why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
                 self._fail(batch, Reason.NOTHING_TO_BORROW, why)
@@ -509,6 +528,7 @@ class _Cycle:
                 self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
                 return True
         if self._may_have_victims(batch):
+            self.may_start[batch] = self.changes
             return False
         self._fail_to_borrow(batch, allowed)
         return True
@@ -520,12 +540,17 @@ class _Cycle:
         # Where there are none for some amounts, there are none for more, until something is given back.
         key = batch.team, batch.kind.priority
         freed, least = self.nobody_for.get(key, (-1, batch.amounts))
-        if freed == self.freed and all(batch.amounts.get(r, 0) >= n for r, n in least.items()):
+        if freed == self.freed and _at_least(batch.amounts, least):
             return False
-        if worth_a_search(self.policy, self.shares, self.line, *key, batch.amounts):
+        if self._worth_a_search(batch):
             return True
         self.nobody_for[key] = self.freed, batch.amounts
         return False
+
+    def _worth_a_search(self, batch: Batch, take_own: bool = True) -> bool:
+        """Whether it may have any candidates; ``take_own``: whether its team's own jobs may be looked at."""
+        team, priority = batch.team, batch.kind.priority
+        return worth_a_search(self.policy, self.shares, self.line, team, priority, batch.amounts, take_own)
 
     def _serve_borrower(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
@@ -544,7 +569,10 @@ class _Cycle:
             self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
         else:
             self._protect(batch)
-            self._fail(batch, *self._not_allowed(batch))
+            refusal = self.refusals.get(batch.want)
+            if refusal is None:
+                refusal = self.refusals[batch.want] = self._not_allowed(batch)
+            self._fail(batch, *refusal)
 
     def _protect(self, batch: Batch) -> None:
         """Let nobody of the team overtake a job that has waited long, where that lets it run in the end.
@@ -607,6 +635,7 @@ class _Cycle:
         self.changes += 1
         self.available.clear()
         self.held.clear()
+        self.refusals.clear()
         self.hopeless.clear()
         self.shares.add(batch.team, batch.amounts)
         self.line.update(batch.team)
@@ -662,6 +691,14 @@ def _heads(batches: Iterable[Batch]) -> _Heads:
     heads = [(batch.place, batch) for batch in batches if not batch.done]
     heapify(heads)
     return heads
+
+
+def _at_least(amounts: Amounts, others: Amounts) -> bool:
+    """Whether there is as much of everything as there."""
+    for resource, amount in others.items():  # noqa: SIM110 (a plain loop: nothing is asked more often)
+        if amounts.get(resource, 0) < amount:
+            return False
+    return True
 
 
 def _count(things: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:

@@ -5,6 +5,7 @@ Nearly all of them are the same as in the cycle before, so only what came and wh
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from itertools import islice
 from operator import attrgetter
@@ -61,9 +62,25 @@ class Batch:
     """All waiting jobs of one kind, in Slurm's order, and the first of them that still looks for a place.
 
     What was found impossible for that one is so for all that follow: ``outcome`` is then what is said of them.
+    ``place`` is the place of the first one in Slurm's order; ``done``: nothing more can be done for it in this cycle.
+    ``begun``: one has started in this cycle. ``told`` is what all of its jobs were told the last time.
     """
 
-    __slots__ = ("amounts", "failed", "form", "index", "kind", "outcome", "team", "want", "wishes")
+    __slots__ = (
+        "amounts",
+        "begun",
+        "done",
+        "failed",
+        "form",
+        "index",
+        "kind",
+        "outcome",
+        "place",
+        "team",
+        "told",
+        "want",
+        "wishes",
+    )
 
     def __init__(self, kind: Kind) -> None:
         assert kind.want and kind.form
@@ -74,54 +91,64 @@ class Batch:
         self.amounts: Amounts = kind.want.amounts
         self.wishes: list[Wish] = []
         self.index = 0
-        self.failed = False
+        self.failed = self.done = self.begun = False
         self.outcome: Outcome | None = None
+        self.told: Outcome | None = None
 
     def __lt__(self, other: Batch) -> bool:
         return False  # a heap asks only of two jobs with one id: there are none, and it must not fail if there are
 
     def begin(self) -> None:
         """Forget what was decided in an earlier cycle; but what was said stays known, to be said again."""
-        for wish in self.wishes[: self.index + 1]:
-            wish.tasks, wish.outcome = wish.job.tasks, None
-        self.index = 0
-        self.failed = False
+        self.failed = self.done = False
+        if self.begun:
+            self.begun = False
+            for wish in self.wishes[: self.index + 1]:
+                wish.tasks, wish.outcome = wish.job.tasks, None
+            self._look_at(0)
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing more can be done for it in this cycle."""
-        return self.failed or self.index == len(self.wishes)
+    def changed(self) -> None:
+        """Others are in it than before."""
+        self.wishes.sort(key=_place)
+        self.told = None
+        self._look_at(0)
+
+    def _look_at(self, index: int) -> None:
+        self.index = index
+        self.place = self.wishes[index].place
 
     @property
     def first(self) -> Wish:
         """The first of its jobs that still looks for a place."""
         return self.wishes[self.index]
 
-    @property
-    def place(self) -> tuple[int, int]:
-        """The place of the first one in Slurm's order."""
-        return self.wishes[self.index].place
-
     def start(self, outcome: Outcome) -> None:
         """One task of the first one has its place. An array is one record: what is said of it is said of its first
         task in line.
         """
         wish = self.wishes[self.index]
+        self.begun = True
         wish.tasks -= 1
         if wish.outcome is None:
             wish.outcome = outcome
         if not wish.tasks:
-            self.index += 1
+            if self.index + 1 < len(self.wishes):
+                self._look_at(self.index + 1)
+            else:
+                self.index += 1
+                self.done = True
 
     def fail(self, outcome: Outcome) -> None:
         """Nothing can be done for what is left of it."""
-        self.failed = True
+        self.failed = self.done = True
         if outcome != self.outcome:
             self.outcome = outcome
 
     def tell(self) -> None:
         """Say what was decided of each of its jobs."""
         wishes, outcome = self.wishes, self.outcome
+        if self.told is outcome and not self.begun:
+            return  # they were told so already
         for wish in wishes[: self.index + 1]:
             if decided := wish.outcome or outcome:
                 wish.say(decided)
@@ -132,6 +159,7 @@ class Batch:
                 if wish.told is not outcome and wish.outcome is None:
                     wish.told = outcome
                     wish.said = Decision(wish.job.id, wish.job.display_id, team, pool, reason, why)
+        self.told = None if self.begun else outcome
 
 
 class Queue:
@@ -178,15 +206,26 @@ class Queue:
             for wish in came:
                 self._known[id(wish.job)] = wish
                 self._count(wish, 1, changed)
-            self.in_order += came
-            self.in_order.sort(key=_place)
+            self._line_up(came)
         for batch in changed:
             if batch.wishes:
-                batch.wishes.sort(key=_place)
+                batch.changed()
             else:
                 del self.of_team[batch.team][batch.kind]
                 if not self.of_team[batch.team]:
                     del self.of_team[batch.team]
+
+    def _line_up(self, came: list[Wish]) -> None:
+        """Put these where they belong in Slurm's order."""
+        came.sort(key=_place)
+        line: list[Wish] = []
+        done = 0
+        for wish in came:
+            here = bisect_left(self.in_order, wish.place, done, key=_place)
+            line += self.in_order[done:here]
+            line.append(wish)
+            done = here
+        self.in_order = line + self.in_order[done:]
 
     def _count(self, wish: Wish, sign: int, changed: set[Batch]) -> None:
         if wish.outcome is not None:

@@ -565,13 +565,16 @@ def _fits_in_quota(holder: Holder, amounts: Amounts) -> tuple[bool, dict[Resourc
     return fits, above
 
 
-def worth_a_search(policy: Policy, shares: Shares, line: Line, team: str, priority: int, amounts: Amounts) -> bool:
-    """Whether a job of a team that does not fit its quota may have any candidates: a look that costs little.
+def worth_a_search(
+    policy: Policy, shares: Shares, line: Line, team: str, priority: int, amounts: Amounts, take_own: bool = True
+) -> bool:
+    """Whether a job of a team may have any candidates: a look that costs little.
 
-    ``priority`` is the weight of its class. If not, ``Candidates(...).with_a_chance()`` has none.
+    ``priority`` is the weight of its class, ``take_own`` as in ``Candidates``. If not, its ``with_a_chance()`` has
+    none.
     """
     own = policy.teams[team]
-    if own.preempt_within_team is not WithinTeam.NEVER:
+    if take_own and own.preempt_within_team is not WithinTeam.NEVER:
         equal = own.preempt_within_team is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
         lowest = line.lowest_class(team)
         if lowest < priority or (equal and lowest == priority):

@@ -42,6 +42,13 @@ class Form:
                 return held
         return None
 
+    def fits(self, room: Room) -> bool:
+        """Whether there are nodes for it."""
+        for partition in self.partitions:  # noqa: SIM110 (a plain loop: nothing is asked more often)
+            if room.has_place(self.request, partition, self.pool.tres):
+                return True
+        return False
+
     def is_easier(self, other: Form) -> bool:
         """Whether it surely finds its nodes wherever the other does; false if that is not known."""
         if self is other:

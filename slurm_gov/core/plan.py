@@ -313,7 +313,7 @@ class _Cycle:
         def fits() -> bool:
             return (
                 allowed or self.shares.within_quota(batch.team, amounts) or self.shares.fits(batch.team, amounts)
-            ) and batch.form.place(self.later) is not None
+            ) and batch.form.fits(self.later)
 
         # Where nodes are what it lacks, only jobs on nodes that it may use can make room for it.
         has_nodes = self._place_later(batch.form) is not None
@@ -358,7 +358,7 @@ class _Cycle:
                 self.working.remove(candidate.victim)
             return any(
                 (self.shares.within_quota(batch.team, want.amounts) or self.shares.fits(batch.team, want.amounts))
-                and form.place(self.later) is not None
+                and form.fits(self.later)
                 for form, want in self.passed_over.get(batch.team, {}).items()
             )
 

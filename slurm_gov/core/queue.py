@@ -5,7 +5,6 @@ Nearly all of them are the same as in the cycle before, so only what came and wh
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from itertools import islice
 from operator import attrgetter
@@ -158,7 +157,9 @@ class Batch:
             for wish in islice(wishes, self.index, None):
                 if wish.told is not outcome and wish.outcome is None:
                     wish.told = outcome
-                    wish.said = Decision(wish.job.id, wish.job.display_id, team, pool, reason, why)
+                    # As Decision(...) does it, without a call for each: there may be tens of thousands.
+                    said = (wish.job.id, wish.job.display_id, team, pool, reason, why)
+                    wish.said = tuple.__new__(Decision, said)
         self.told = None if self.begun else outcome
 
 
@@ -206,7 +207,8 @@ class Queue:
             for wish in came:
                 self._known[id(wish.job)] = wish
                 self._count(wish, 1, changed)
-            self._line_up(came)
+            self.in_order += came
+            self.in_order.sort(key=_place)
         for batch in changed:
             if batch.wishes:
                 batch.changed()
@@ -214,18 +216,6 @@ class Queue:
                 del self.of_team[batch.team][batch.kind]
                 if not self.of_team[batch.team]:
                     del self.of_team[batch.team]
-
-    def _line_up(self, came: list[Wish]) -> None:
-        """Put these where they belong in Slurm's order."""
-        came.sort(key=_place)
-        line: list[Wish] = []
-        done = 0
-        for wish in came:
-            here = bisect_left(self.in_order, wish.place, done, key=_place)
-            line += self.in_order[done:here]
-            line.append(wish)
-            done = here
-        self.in_order = line + self.in_order[done:]
 
     def _count(self, wish: Wish, sign: int, changed: set[Batch]) -> None:
         if wish.outcome is not None:

@@ -138,7 +138,7 @@ class Line:
         self._in_cohort: dict[Holder, list[_Place]] = {}
         self._over: dict[Holder, bool] = {}
         self._lowest: dict[Holder, float] = {}
-        self._known: dict[object, _Once[tuple[Victim, Candidate | None]]] = {}
+        self._helps: dict[object, dict[Victim, bool]] = {}
         for victim in running:
             if victim.job.state is RunState.COMPLETING:
                 continue
@@ -176,7 +176,6 @@ class Line:
 
     def update(self, team: str) -> None:
         """What a team holds has changed."""
-        self._known.clear()
         holder: Holder | None = self._shares.holder(team)
         while holder is not None:
             over = holder.is_over(holder.usage)
@@ -189,7 +188,6 @@ class Line:
 
     def leave(self, victim: Victim) -> None:
         """It is preempted in this plan already; to be told before its team's holding changes."""
-        self._known.clear()
         holder = self._shares.holder(victim.team)
         place = (victim.order, victim)
         _drop(self._of_team[holder], place)
@@ -231,32 +229,9 @@ class Line:
             return (victim for _, victim in lists[0])
         return _once(victim for _, victim in merge(*lists))
 
-    def ready(
-        self, cohorts: Sequence[Holder], preemptor: Preemptor, nodes: object, may_help: Callable[[Victim], bool]
-    ) -> Iterable[tuple[Victim, Candidate | None]]:
-        """The jobs that can be taken from within these cohorts, each as a candidate for what is contested; without
-        one if its going would not help. Until something changes they are the same for every preemptor that may use
-        the same ``nodes``; found as somebody looks at them.
-        """
-        key = (tuple(cohorts), preemptor.contested, nodes)
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = _Once(self._find_ready(cohorts, preemptor, may_help))
-        return known
-
-    def _find_ready(
-        self, cohorts: Sequence[Holder], preemptor: Preemptor, may_help: Callable[[Victim], bool]
-    ) -> Iterator[tuple[Victim, Candidate | None]]:
-        meets: dict[str, Holder] = {}  # the nearest of these cohorts that a team is in
-        for victim in self.within(cohorts):
-            if uses(victim, preemptor) and may_help(victim):
-                meet = meets.get(victim.team)
-                if meet is None:
-                    above = self._shares.holder(victim.team).above()
-                    meet = meets[victim.team] = next(one for one in above if one in cohorts)
-                yield victim, Candidate(victim, Claim.RECLAIM, meet)
-            else:
-                yield victim, None
+    def helps(self, contested: frozenset[Resource], nodes: object) -> dict[Victim, bool]:
+        """Whose going would help whoever lacks these and may use the same ``nodes``: as far as anybody has asked."""
+        return self._helps.setdefault((contested, nodes), {})
 
 
 class _Once(Iterable[T]):
@@ -419,18 +394,25 @@ class Candidates:
         yield from own_jobs
 
     def _find_ready(self, own_jobs: list[Candidate]) -> Iterator[Candidate]:
-        """The same, where it has the advantage over all that are in these cohorts: they are the same for others."""
-        own_team, reach = self._preemptor.team, self._reach
+        """The same, where it has the advantage over all that are in these cohorts."""
+        preemptor, reach, may_help = self._preemptor, self._reach, self._may_help
+        own_team, some_left = preemptor.team, self._some_left
+        helps = self._line.helps(preemptor.contested, self._nodes)
         part: tuple[bool, bool] | None = None
-        for victim, candidate in self._line.ready(self._cohorts, self._preemptor, self._nodes, self._may_help):
+        for victim in self._line.within(self._cohorts):
             if victim.part != part:
                 while own_jobs and own_jobs[0].victim.part < victim.part:
                     yield own_jobs.pop(0)
                 part = victim.part
-            if victim.team != own_team and not (self._some_left and has_left_for(victim, self._preemptor)):
+            if victim.team == own_team:
+                continue
+            does = helps.get(victim)
+            if does is None:
+                does = helps[victim] = uses(victim, preemptor) and may_help(victim)
+            if does and not (some_left and has_left_for(victim, preemptor)):
                 found = reach.of(victim.team)
-                if found is not None and found[1] and candidate is not None:
-                    yield candidate
+                if found is not None and found[1]:
+                    yield Candidate(victim, Claim.RECLAIM, found[0])
         yield from own_jobs
 
 

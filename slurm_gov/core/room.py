@@ -29,10 +29,14 @@ class _Levels:
             insort(self.levels.setdefault(gpus, []), number)
 
     def move(self, number: int, old: int, new: int) -> None:
+        levels = self.levels
         if old > 0:
-            level = self.levels[old]
+            level = levels[old]
             del level[bisect_left(level, number)]
-        self.add(number, new)
+        if new in levels:
+            insort(levels[new], number)
+        else:
+            self.add(number, new)
 
     def has(self, count: int, least: int) -> bool:
         """Whether so many nodes have at least so many GPUs free."""

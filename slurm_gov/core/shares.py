@@ -6,7 +6,7 @@ lend, passes the rest up, and may take from above what its borrowing limit allow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -40,7 +40,7 @@ class Holder:
 
     ``subtree``: its quota and what those below lend; ``usage``: what it uses, or for a cohort what those below
     use beyond what they keep for themselves; ``keeps``: the part of ``subtree`` that it does not lend.
-    ``version`` is another one whenever its use may have changed.
+    ``version`` of a team is another one whenever its use may have changed.
     """
 
     name: str
@@ -186,7 +186,7 @@ class Shares:
         self._holders: dict[str, Holder] = {}
         self._teams: dict[str, Holder] = {}
         self.lately = lately or {}
-        self._log: list[tuple[Holder, Resource, int]] = []
+        self._log: list[tuple[Sequence[Holder], Resource, int]] = []
         quotas: dict[Resource, int] = dict.fromkeys(healthy, 0)
         for owned in (*_quotas_of(policy.teams), *_quotas_of(policy.cohorts)):
             for resource, quota in owned.items():
@@ -208,6 +208,12 @@ class Shares:
             if holder.parent is not None:
                 holder.parent.children.append(holder)
         root.sum_up()
+        # Each team with all that are above it, where none of these keeps anything for itself: all count the same.
+        self._lines: dict[str, Sequence[Holder]] = {}
+        for name, holder in self._teams.items():
+            line = (holder, *holder.above())
+            if not any(amount for one in line for amount in one.keeps.values()):
+                self._lines[name] = line
 
     def _add_cohort(self, policy: Policy, name: str, root: Holder) -> Holder:
         if name in self._holders:
@@ -301,31 +307,40 @@ class Shares:
 
     def add(self, team: str, amounts: Amounts) -> None:
         """Count these amounts as used by a team, and above it what exceeds what it keeps for itself."""
+        line = self._lines.get(team)
         for resource, more in amounts.items():
+            if line is not None:
+                self._change(line, resource, more)
+                continue
             holder: Holder | None = self._teams[team]
             while holder is not None and more > 0:
-                used = holder.usage.get(resource, 0)
-                self._log.append((holder, resource, used))
-                holder.usage[resource] = used + more
-                holder.version += 1
-                kept_free = holder.keeps.get(resource, 0) - used
+                kept_free = holder.keeps.get(resource, 0) - holder.usage.get(resource, 0)
+                self._change((holder,), resource, more)
                 if kept_free > 0:
                     more -= kept_free
                 holder = holder.parent
 
     def remove(self, team: str, amounts: Amounts) -> None:
         """Count these amounts as no longer used by a team."""
+        line = self._lines.get(team)
         for resource, less in amounts.items():
+            if line is not None:
+                self._change(line, resource, -less)
+                continue
             holder: Holder | None = self._teams[team]
             while holder is not None and less > 0:
-                used = holder.usage.get(resource, 0)
-                self._log.append((holder, resource, used))
-                holder.usage[resource] = used - less
-                holder.version += 1
-                above_kept = used - holder.keeps.get(resource, 0)
+                above_kept = holder.usage.get(resource, 0) - holder.keeps.get(resource, 0)
+                self._change((holder,), resource, -less)
                 if above_kept < less:
                     less = above_kept
                 holder = holder.parent
+
+    def _change(self, holders: Sequence[Holder], resource: Resource, amount: int) -> None:
+        self._log.append((holders, resource, amount))
+        holders[0].version += 1
+        for holder in holders:
+            usage = holder.usage
+            usage[resource] = usage.get(resource, 0) + amount
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -346,9 +361,10 @@ class Shares:
 
     def undo(self, mark: int) -> None:
         """Take back what was done since."""
-        for holder, resource, used in reversed(self._log[mark:]):
-            holder.usage[resource] = used
-            holder.version += 1
+        for holders, resource, amount in reversed(self._log[mark:]):
+            holders[0].version += 1
+            for holder in holders:
+                holder.usage[resource] -= amount
         del self._log[mark:]
 
 

@@ -40,10 +40,7 @@ class Wish:
         self.outcome = kind.no_demand
         self.said: Decision | None = None
         self.told: Outcome | None = None
-        # A cap on CPUs or memory is ours if the team has a quota of them.
-        ours = beside.LIMIT_REASONS.get(job.slurm_reason)
-        has_quota = kind.want is not None and any(one.endswith(f"/{ours}") for one in kind.want.amounts)
-        if job.held_back and not (ours and has_quota):
+        if job.held_back and not _waits_for_us(job, kind):
             self.outcome = (Reason.NOT_READY, job.held_back)
         if self.outcome is not None:
             self.say(self.outcome)
@@ -55,6 +52,12 @@ class Wish:
         if said is None or said.reason is not reason or said.why != why:
             job, kind = self.job, self.kind
             self.said = Decision(job.id, job.display_id, kind.team, kind.pool, reason, why)
+
+
+def _waits_for_us(job: WaitingJob, kind: Kind) -> bool:
+    """Whether it waits for a cap on CPUs or memory that is ours: its team has a quota of them."""
+    ours = beside.LIMIT_REASONS.get(job.slurm_reason)
+    return ours is not None and kind.want is not None and any(r.endswith(f"/{ours}") for r in kind.want.amounts)
 
 
 class Batch:

@@ -123,6 +123,10 @@ class Room:
         """Where we are now, for ``undo``."""
         return len(self._log)
 
+    def forget(self, mark: int) -> None:
+        """What was done since stays: it is not to be undone."""
+        del self._log[mark:]
+
     def settle(self) -> None:
         """What was taken and given so far stays: it is not to be undone."""
         self._log.clear()

@@ -355,6 +355,10 @@ class Shares:
         """Where we are now, for ``undo``."""
         return len(self._log)
 
+    def forget(self, mark: int) -> None:
+        """What was done since stays: it is not to be undone."""
+        del self._log[mark:]
+
     def settle(self) -> None:
         """What was added and removed so far stays: it is not to be undone."""
         self._log.clear()

@@ -15,9 +15,8 @@ from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import merge
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from math import inf
-from typing import TypeVar
 
 from slurm_gov.core.capacity import team_use
 from slurm_gov.core.policy import Policy, Rebalance, Reclaim, Resource, Victims, WithinTeam
@@ -107,17 +106,23 @@ class Working:
         self.room.take(victim.job.held)
 
     @contextmanager
-    def trial(self) -> Iterator[None]:
-        """Whatever happens inside is undone at the end."""
+    def trial(self) -> Iterator[Callable[[], None]]:
+        """Whatever happens inside is undone at the end; but not what was done before it calls what it is given: for
+        when all is as it was at the beginning.
+        """
         shares, room = self.shares.mark(), self.room.mark()
+
+        def as_it_was() -> None:
+            self.shares.forget(shares)
+            self.room.forget(room)
+
         try:
-            yield
+            yield as_it_was
         finally:
             self.shares.undo(shares)
             self.room.undo(room)
 
 
-T = TypeVar("T")
 _Place = tuple[tuple[bool, bool, int, float, int], Victim]
 
 
@@ -222,45 +227,22 @@ class Line:
             inner = cohort
         return found
 
-    def within(self, cohorts: Iterable[Holder]) -> Iterator[Victim]:
+    def within(self, cohorts: Iterable[Holder]) -> Iterable[_Place]:
         """The jobs that can be taken from within these cohorts, each once."""
         lists = [self._in_cohort[cohort] for cohort in cohorts]
-        if len(lists) == 1:
-            return (victim for _, victim in lists[0])
-        return _once(victim for _, victim in merge(*lists))
+        return lists[0] if len(lists) == 1 else _once(merge(*lists))
 
     def helps(self, contested: frozenset[Resource], nodes: object) -> dict[Victim, bool]:
         """Whose going would help whoever lacks these and may use the same ``nodes``: as far as anybody has asked."""
         return self._helps.setdefault((contested, nodes), {})
 
 
-class _Once(Iterable[T]):
-    """Things that are found only as far as somebody looks, and can be looked at again."""
-
-    def __init__(self, things: Iterable[T]) -> None:
-        self._seen: list[T] = []
-        self._more = iter(things)
-
-    def __iter__(self) -> Iterator[T]:
-        yield from self._seen
-        index = len(self._seen)
-        while True:
-            if index == len(self._seen):
-                for thing in self._more:
-                    self._seen.append(thing)
-                    break
-                else:
-                    return
-            yield self._seen[index]
-            index += 1
-
-
-def _once(victims: Iterable[Victim]) -> Iterator[Victim]:
+def _once(places: Iterable[_Place]) -> Iterator[_Place]:
     last = None
-    for victim in victims:
-        if victim is not last:
-            yield victim
-        last = victim
+    for place in places:
+        if place[1] is not last:
+            yield place
+        last = place[1]
 
 
 def _drop(places: list[_Place], place: _Place) -> None:
@@ -308,7 +290,7 @@ class Candidates:
         self._reach = _Reach(policy, shares, preemptor, self._own_jobs)
         self._cohorts = line.that_add(self._reach.cohorts)
         self._advantage_only = False
-        self._all = _Once(self._find())
+        self._find()
 
     @property
     def none(self) -> bool:
@@ -342,7 +324,7 @@ class Candidates:
             return self
         fewer = copy(self)
         fewer._cohorts, fewer._advantage_only = cohorts, True
-        fewer._all = _Once(fewer._find())
+        fewer._find()
         return fewer
 
     def _may_come_within_quota(self) -> bool:
@@ -356,22 +338,26 @@ class Candidates:
         return True
 
     def __iter__(self) -> Iterator[Candidate]:
-        return iter(self._all)
+        return self._all.__copy__()
 
     def first(self, count: int) -> list[Candidate]:
         return list(islice(self, count))
 
-    def _find(self) -> Iterator[Candidate]:
+    def _find(self) -> None:
+        """Find them as they are looked at; a copy of ``_all`` begins with those that were."""
+        if not self._cohorts:
+            (self._all,) = tee(self._own_jobs, 1)
+        else:
+            (self._all,) = tee(self._find_ready() if self._same_for_others() else self._find_any(), 1)
+
+    def _find_any(self) -> Iterator[Candidate]:
         policy, preemptor = self._policy, self._preemptor
         reach, may_help = self._reach, self._may_help
         own_jobs = list(self._own_jobs)
         lower_only = policy.teams[preemptor.team].reclaim is Reclaim.LOWER_PRIORITY
-        if self._cohorts and self._same_for_others():
-            yield from self._find_ready(own_jobs)
-            return
         part: tuple[bool, bool] | None = None
         second: list[Candidate] = []
-        for victim in self._line.within(self._cohorts) if self._cohorts else ():
+        for _, victim in self._line.within(self._cohorts):
             if victim.part != part:
                 yield from second
                 second = []
@@ -393,13 +379,13 @@ class Candidates:
         yield from second
         yield from own_jobs
 
-    def _find_ready(self, own_jobs: list[Candidate]) -> Iterator[Candidate]:
+    def _find_ready(self) -> Iterator[Candidate]:
         """The same, where it has the advantage over all that are in these cohorts."""
         preemptor, reach, may_help = self._preemptor, self._reach, self._may_help
-        own_team, some_left = preemptor.team, self._some_left
+        own_jobs, own_team, some_left = list(self._own_jobs), preemptor.team, self._some_left
         helps = self._line.helps(preemptor.contested, self._nodes)
         part: tuple[bool, bool] | None = None
-        for victim in self._line.within(self._cohorts):
+        for _, victim in self._line.within(self._cohorts):
             if victim.part != part:
                 while own_jobs and own_jobs[0].victim.part < victim.part:
                     yield own_jobs.pop(0)
@@ -653,10 +639,9 @@ def _attempts(policy: Policy, shares: Shares, preemptor: Preemptor, ordered: Ite
         return (True,)  # it does not borrow: both are the same
     if within_only and not _under_quota(shares, preemptor):
         return (True,)
-    claims = {one.claim for one in ordered}
-    if claims <= {Claim.WITHIN_TEAM}:
+    if all(one.claim is Claim.WITHIN_TEAM for one in ordered):
         return (True,)
-    if within_only and Claim.RECLAIM not in claims:
+    if within_only and not any(one.claim is Claim.RECLAIM for one in ordered):
         return (False, True)
     return (True, False)
 
@@ -669,7 +654,7 @@ def _take_until_fit(
     without: Claim | None = None,
 ) -> tuple[Candidate, ...] | None:
     """``without``: candidates with this claim stay."""
-    with working.trial():
+    with working.trial() as as_it_was:
         taken: list[Candidate] = []
         safe: set[str] = set()
         for candidate in ordered:
@@ -683,7 +668,12 @@ def _take_until_fit(
             working.remove(candidate.victim)
             taken.append(candidate)
             if fits():
-                return put_back_the_spared(working, taken, fits)
+                needed = put_back_the_spared(working, taken, fits)
+                # Few are needed of the many that were tried: to undo that one by one would take longer.
+                for one in needed:
+                    working.put_back(one.victim)
+                as_it_was()
+                return needed
         return None
 
 

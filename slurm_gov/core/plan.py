@@ -310,10 +310,15 @@ class _Cycle:
         # Whoever leaves, it is not allowed less than now.
         allowed = self._stand(batch.want).within or self._allowed(batch)
 
+        lacks_nodes = False  # as far as is known of the last look
+
         def fits() -> bool:
-            return (
-                allowed or self.shares.within_quota(batch.team, amounts) or self.shares.fits(batch.team, amounts)
-            ) and batch.form.fits(self.later)
+            nonlocal lacks_nodes
+            lacks_nodes = False
+            if allowed or self.shares.within_quota(batch.team, amounts) or self.shares.fits(batch.team, amounts):
+                lacks_nodes = not batch.form.fits(self.later)
+                return not lacks_nodes
+            return False
 
         # Where nodes are what it lacks, only jobs on nodes that it may use can make room for it.
         has_nodes = self._place_later(batch.form) is not None
@@ -323,7 +328,7 @@ class _Cycle:
         possible = found if fair else found.with_a_chance()
         if possible.none:
             return None
-        group = None if fair or not allowed else possible.group
+        group = None if fair else possible.group
         hopeless = self.hopeless.setdefault(group, []) if group is not None else []
         if any(self.kinds.is_easier(form, batch.form) for form in hopeless):
             return None
@@ -331,7 +336,8 @@ class _Cycle:
             chosen = fair_search(self.policy, self.working, preemptor, list(found), fits)
         else:
             chosen = search(self.policy, self.working, preemptor, found, fits, self.snapshot.now)
-        if chosen is None:
+        # The last look was when all that may leave had left. With equal nodes, more room is never worse.
+        if chosen is None and (allowed or (lacks_nodes and batch.form.request.gpus_per_node)):
             hopeless.append(batch.form)
         if chosen is None or self._another_would_take_it(batch, chosen):
             return None

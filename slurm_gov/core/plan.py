@@ -12,7 +12,6 @@ impossible for all, until something is given back.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
@@ -105,7 +104,7 @@ class _Cycle:
         self.policy = policy
         self.snapshot = snapshot
         self.kinds = memory.kinds
-        self.nodes, self.ground = held.nodes, held.ground
+        self.holdings, self.nodes, self.ground = held, held.nodes, held.ground
         self.shares, self.shares_now, self.now, self.later = held.shares, held.shares_now, held.now, held.later
         self.shares.lately = lately(policy, snapshot)
         self.working = Working(self.shares, self.later)
@@ -121,7 +120,6 @@ class _Cycle:
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
         self.promised: dict[str, list[Ahead]] = {}  # who is to start when others have left, by team
-        self.protected: dict[str, Ahead] = {}
         self.passed_over: dict[str, dict[Form, Want]] = {}
         self.nobody_for: dict[tuple[str, int], tuple[int, Amounts]] = {}
         # What found no nodes although all that its candidates may leave would leave; until something changes.
@@ -130,24 +128,18 @@ class _Cycle:
         self.full_later: dict[Form, int] = {}
         self.may_use: dict[Form, dict[str, bool]] = {}
         self.preempt: list[Preempt] = []
-        self.running: list[Victim] = []
-        for one in held.in_order():
-            job = one.job if isinstance(one, Victim) else one
-            if job.state is RunState.COMPLETING:
-                self._will_leave(job.held, job.display_id)
-            if isinstance(one, Victim):
-                self.running.append(one)
-        self.running_jobs = _count((victim.team, pool) for victim in self.running for pool in victim.use)
-        self.line = Line(policy, self.shares, self.running, snapshot.now)
-        self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, self.shares, self.running)
+        for job in held.ending():
+            self._will_leave(job.held, job.display_id)
+        self.line = Line(policy, self.shares, held.victims(), snapshot.now)
+        self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, held)
 
     def decide(self) -> Plan:
-        gpus, waiting = _sums(self.queue.tasks)
-        standings = team_standings(self.policy, self.shares, gpus, waiting, self.running_jobs)
         self._serve_owners()
         self._serve_borrowers()
         will_have = caps(self.policy, self.snapshot, self.ground, self._will_hold)
+        behind = self._behind(will_have)
         preempted = {one.job for one in self.preempt}
+        self.shares.undo(0)  # who stands where is said of how it was before
         return Plan(
             caps=will_have,
             preempt=tuple(self.preempt),
@@ -155,16 +147,17 @@ class _Cycle:
                 sorted(
                     job.id
                     for job in self.snapshot.running
-                    if job.being_preempted and job.state is not RunState.COMPLETING and job.id not in preempted
+                    if job.mark is not None
+                    and job.being_preempted
+                    and job.state is not RunState.COMPLETING
+                    and job.id not in preempted
                 )
             ),
             decisions=self.queue.decisions(),
-            standings=tuple(
-                replace(one, cap=will_have[one.team][self.policy.pools[one.pool].tres]) for one in standings
-            ),
-            pools=pool_standings(self.policy, self.snapshot, self.ground),
+            standings=tuple(team_standings(self.policy, self.holdings, self.queue.asked, will_have)),
+            pools=pool_standings(self.policy, self.holdings),
             warnings=tuple(warnings(self.policy, self.snapshot, self.ground)),
-            behind=frozen(self._behind(will_have)),
+            behind=frozen(behind),
         )
 
     def _stand(self, want: Want) -> _Stand:
@@ -479,7 +472,7 @@ class _Cycle:
         must not be in vain.
         """
         snapshot = self.snapshot
-        owed = {job.mark.beneficiary for job in snapshot.waiting if job.mark is not None}
+        owed = {wish.job.mark.beneficiary for wish in self.queue.marked if wish.job.mark is not None}
         for jobs in (snapshot.ended, snapshot.running):
             owed |= {job.mark.beneficiary for job in jobs if job.mark is not None and job.being_preempted}
         owed &= {job.id for job in snapshot.waiting} if owed else set()
@@ -705,23 +698,3 @@ def _at_least(amounts: Amounts, others: Amounts) -> bool:
         if amounts.get(resource, 0) < amount:
             return False
     return True
-
-
-def _count(things: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    counted: dict[tuple[str, str], int] = {}
-    for thing in things:
-        counted[thing] = counted.get(thing, 0) + 1
-    return counted
-
-
-def _sums(tasks: Mapping[str, Mapping[Want, int]]) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]]:
-    """What each team's waiting jobs ask for of each pool, and how many they are."""
-    gpus: dict[tuple[str, str], int] = {}
-    jobs: dict[tuple[str, str], int] = {}
-    for of_team in tasks.values():
-        for want, count in of_team.items():
-            for pool, amount in want.amounts.items():
-                key = (want.team, pool)
-                gpus[key] = gpus.get(key, 0) + amount * count
-                jobs[key] = jobs.get(key, 0) + count
-    return gpus, jobs

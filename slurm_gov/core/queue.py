@@ -5,7 +5,7 @@ Nearly all of them are the same as in the cycle before, so only what came and wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from operator import attrgetter
 from typing import cast
@@ -13,6 +13,7 @@ from typing import cast
 from slurm_gov.core import beside
 from slurm_gov.core.decision import Decision, Reason
 from slurm_gov.core.demand import Form, Kind, Kinds, Want
+from slurm_gov.core.policy import Resource
 from slurm_gov.core.shares import Amounts
 from slurm_gov.core.snapshot import WaitingJob
 
@@ -168,13 +169,16 @@ class Batch:
 
 class Queue:
     """``in_order`` is everybody; ``of_team`` each team's demand; ``tasks`` how many jobs count for the same, by team,
-    where each task of an array is one.
+    where each task of an array is one; ``asked`` is what they ask for of each resource, by team, and how many they
+    are. ``marked`` are those that a mark says have left for others.
     """
 
     def __init__(self, kinds: Kinds) -> None:
         self.in_order: list[Wish] = []
         self.of_team: dict[str, dict[Kind, Batch]] = {}
         self.tasks: dict[str, dict[Want, int]] = {}
+        self.asked: dict[str, dict[Resource, tuple[int, int]]] = {}
+        self.marked: set[Wish] = set()
         self._kinds = kinds
         self._known: dict[int, Wish] = {}  # by the record's own identity: records never change
 
@@ -202,6 +206,7 @@ class Queue:
         if gone:
             for wish in gone:
                 wish.gone = True
+                self.marked.discard(wish)
                 self._count(wish, -1, changed)
             self.in_order = [wish for wish in self.in_order if not wish.gone]
             for batch in changed:
@@ -209,6 +214,8 @@ class Queue:
         if came:
             for wish in came:
                 self._known[id(wish.job)] = wish
+                if wish.job.mark is not None:
+                    self.marked.add(wish)
                 self._count(wish, 1, changed)
             self.in_order += came
             self.in_order.sort(key=_place)
@@ -219,6 +226,8 @@ class Queue:
                 del self.of_team[batch.team][batch.kind]
                 if not self.of_team[batch.team]:
                     del self.of_team[batch.team]
+        for team in {batch.team for batch in changed}:
+            self.asked[team] = _asked(self.tasks[team])
 
     def _count(self, wish: Wish, sign: int, changed: set[Batch]) -> None:
         if wish.outcome is not None:
@@ -236,6 +245,16 @@ class Queue:
             tasks[want] = count
         else:
             del tasks[want]
+
+
+def _asked(tasks: Mapping[Want, int]) -> dict[Resource, tuple[int, int]]:
+    """What so many jobs ask for of each resource, and how many of them do."""
+    found: dict[Resource, tuple[int, int]] = {}
+    for want, count in tasks.items():
+        for resource, amount in want.amounts.items():
+            amounts, jobs = found.get(resource, (0, 0))
+            found[resource] = amounts + amount * count, jobs + count
+    return found
 
 
 _place = attrgetter("place")

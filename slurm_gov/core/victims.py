@@ -22,20 +22,21 @@ from slurm_gov.core.capacity import team_use
 from slurm_gov.core.policy import Policy, Rebalance, Reclaim, Resource, Victims, WithinTeam
 from slurm_gov.core.room import Room
 from slurm_gov.core.shares import Amounts, Holder, Shares
-from slurm_gov.core.shields import Shield, shield
+from slurm_gov.core.shields import Shield, may_have_shield, shield
 from slurm_gov.core.snapshot import RunningJob, RunState
 
 
 class Victim:
     """A running job as a candidate. ``use`` is per resource, ``gpus`` the sum of its GPUs; ``leaving``: it is being
     preempted already. ``order`` is when it is looked at, ``part`` the first of that. ``left_for`` are the jobs for
-    which earlier runs of it had to leave, and when they last had to.
+    which earlier runs of it had to leave, and when they last had to. ``exposed``: no shield will ever keep it.
     """
 
-    __slots__ = ("gpus", "job", "leaving", "left_for", "order", "part", "priority", "team", "use")
+    __slots__ = ("exposed", "gpus", "job", "leaving", "left_for", "order", "part", "priority", "team", "use")
 
-    def __init__(self, job: RunningJob, team: str, priority: int, use: Amounts) -> None:
+    def __init__(self, job: RunningJob, team: str, priority: int, use: Amounts, exposed: bool = False) -> None:
         self.job = job
+        self.exposed = exposed
         self.team = team
         self.priority = priority
         self.use = use
@@ -149,7 +150,7 @@ class Line:
                 continue
             if victim.left_for:
                 self.left_for |= victim.left_for.keys()
-            kept = shield(policy, victim.team, victim.job, now)
+            kept = None if victim.exposed else shield(policy, victim.team, victim.job, now)
             if kept is None:
                 place = (victim.order, victim)
                 self._of_team.setdefault(shares.holder(victim.team), []).append(place)
@@ -338,7 +339,7 @@ class Candidates:
         return True
 
     def __iter__(self) -> Iterator[Candidate]:
-        return self._all.__copy__()
+        return copy(self._all)
 
     def first(self, count: int) -> list[Candidate]:
         return list(islice(self, count))
@@ -719,4 +720,5 @@ def _by_node(ordered: Sequence[Candidate], now: float) -> list[Candidate]:
 
 def as_victim(policy: Policy, team: str, job: RunningJob) -> Victim:
     """A running job of a team as a candidate."""
-    return Victim(job, team, policy.priority_of(job.qos), team_use(policy, team, job))
+    use = team_use(policy, team, job)
+    return Victim(job, team, policy.priority_of(job.qos), use, not may_have_shield(policy, team, job))

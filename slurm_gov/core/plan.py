@@ -23,7 +23,7 @@ from slurm_gov.core.demand import Form, Want
 from slurm_gov.core.fairness import fair_search
 from slurm_gov.core.memory import Holdings, Memory
 from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, frozen
-from slurm_gov.core.queue import Batch
+from slurm_gov.core.queue import Batch, Outcome
 from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
 from slurm_gov.core.shares import Amounts, Holder
@@ -112,8 +112,8 @@ class _Cycle:
         self.changes = 0
         self.available: dict[tuple[str, Resource], int] = {}  # until something changes
         self.held: dict[tuple[str, Resource], str] = {}  # in words, likewise
-        self.refusals: dict[Want, tuple[Reason, str]] = {}  # likewise
-        self.may_start: dict[Batch, int] = {}  # who may, and what ``changes`` was then
+        self.refusals: dict[Want, Outcome] = {}  # likewise
+        self.glances: dict[tuple[Want, Form], tuple[bool, Outcome | None]] = {}  # likewise
         self.stands: dict[Want, _Stand] = {}
         self.freed = 0
         self.losers: set[str] = set()
@@ -277,12 +277,12 @@ class _Cycle:
         kind, amounts = batch.kind, batch.amounts
         if not batch.form.request.plain:
             return None
-        lacking = frozenset(r for r, n in amounts.items() if n > self.shares.available(batch.team, r))
-        contested = lacking or frozenset(amounts)
         fair = self.policy.rebalance is not Rebalance.NEVER
         take_own = not self._an_easier_one_waits(batch)
         if not (fair or take_own) and not self._worth_a_search(batch, False):
             return None
+        lacking = frozenset([r for r, n in amounts.items() if n > self._available(batch.team, r)])
+        contested = lacking or frozenset(amounts)
         job = batch.first.job
         # The tasks of an array are one record: that one of them had its victims must not keep the others from theirs.
         once = 0 if job.tasks > 1 or "_" in job.display_id else job.id
@@ -449,23 +449,21 @@ class _Cycle:
         # Only teams with a job that may be able to start stand in line: on a full cluster, most have none.
         heads_of = {team: _heads(batches.values()) for team, batches in self.queue.of_team.items()}
         line = [
-            (self._place_in_line(batch), team)
+            (self._place_in_line(batch), team, batch, self.changes)
             for team, heads in heads_of.items()
             if (batch := self._next(heads)) is not None
         ]
         heapify(line)
         while line:
-            place, team = line[0]
+            _, team, first, changes = line[0]
+            # If shares have changed since it was put in line it is served only if it is still the first.
+            if changes == self.changes:
+                self._serve_borrower(first)
             batch = self._next(heads_of[team])
             if batch is None:
                 heappop(line)
-                continue
-            # Shares have changed since it was put in line: it is served only if it is still the first.
-            place = self._place_in_line(batch)
-            if place > line[0][0]:
-                heapreplace(line, (place, team))
-                continue
-            self._serve_borrower(batch)
+            else:
+                heapreplace(line, (self._place_in_line(batch), team, batch, self.changes))
 
     def _owed(self) -> list[Batch]:
         """The batches with jobs for which others had to leave, or must, and that have not started yet: what they lost
@@ -509,28 +507,36 @@ class _Cycle:
         """Whether this can be told at a glance of jobs beyond their team's quota, whoever else is served before them;
         if so, it is said of them.
         """
-        if self.may_start.get(batch) == self.changes:
+        key = batch.want, batch.form
+        glance = self.glances.get(key)
+        if glance is None:
+            glance = self.glances[key] = self._glance(batch)
+        starts, outcome = glance
+        if starts:
             return False
-        allowed = self._allowed(batch)
-        if allowed:
-            if self._place_now(batch.form) is not None:
-                if self._allowed_now(batch):
-                    self.may_start[batch] = self.changes
-                    return False
-                why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
-                self._fail(batch, Reason.NOTHING_TO_BORROW, why)
-                return True
-            held = self._place_later(batch.form)
-            if held is not None:
-                # Only what is idle now is lent: in the cycle in which it is.
-                why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
-                self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
-                return True
+        if outcome is not None:
+            self._fail(batch, *outcome)
+            return True
         if self._may_have_victims(batch):
-            self.may_start[batch] = self.changes
             return False
-        self._fail_to_borrow(batch, allowed)
+        self._fail_to_borrow(batch, self._allowed(batch))
         return True
+
+    def _glance(self, batch: Batch) -> tuple[bool, Outcome | None]:
+        """Whether all that ask for the same may start now, and why not, if victims would not help."""
+        if not self._allowed(batch):
+            return False, None
+        if self._place_now(batch.form) is not None:
+            if self._allowed_now(batch):
+                return True, None
+            why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
+            return False, (Reason.NOTHING_TO_BORROW, why)
+        held = self._place_later(batch.form)
+        if held is not None:
+            # Only what is idle now is lent: in the cycle in which it is.
+            why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
+            return False, (Reason.BORROW_DOES_NOT_FIT, why)
+        return False, None
 
     def _may_have_victims(self, batch: Batch) -> bool:
         """Whether it is worth looking for victims for a job beyond its team's quota."""
@@ -612,7 +618,7 @@ class _Cycle:
         self._fail(batch, Reason.TEAM_AT_LIMIT, why)
         return True
 
-    def _not_allowed(self, batch: Batch) -> tuple[Reason, str]:
+    def _not_allowed(self, batch: Batch) -> Outcome:
         """Why its team may not hold so much more."""
         resource, amount = next((r, n) for r, n in batch.amounts.items() if n > self._available(batch.team, r))
         quota = self.shares.quota(batch.team, resource)
@@ -635,6 +641,7 @@ class _Cycle:
         self.available.clear()
         self.held.clear()
         self.refusals.clear()
+        self.glances.clear()
         self.hopeless.clear()
         self.shares.add(batch.team, batch.amounts)
         self.line.update(batch.team)

@@ -123,7 +123,7 @@ class Holder:
 
     def share_with(self, more: Amounts) -> tuple[bool, float]:
         """Its share with these amounts more: whether it borrows without a weight, and how large it is."""
-        if self.parent is not None and len(more) == 1 and more.keys() >= self.usage.keys():
+        if self.parent is not None and len(more) == 1 and self.usage.keys() <= more.keys():
             # Mostly there is one resource, and nothing is asked more often.
             ((resource, amount),) = more.items()
             above = self.usage.get(resource, 0) + amount - self.subtree.get(resource, 0)
@@ -165,7 +165,7 @@ class Holder:
 
 def kind_of(resource: Resource) -> str:
     """What is compared with one another across pools: accelerators, or what stands behind the slash."""
-    return resource.partition("/")[2] or "gpu"
+    return "gpu" if "/" not in resource else resource.partition("/")[2]
 
 
 _NOTHING = Quota()
@@ -277,7 +277,7 @@ class Shares:
     def shares_with(self, team: str, amounts: Amounts) -> tuple[tuple[bool, float], ...]:
         """The shares that a team and the cohorts it is in would have with these amounts more, the outermost
         cohort's first: who is served first among those that wait for idle capacity. Without a weight, how large.
-        What a team borrowed lately counts as if it borrowed it now.
+        What a team borrowed lately counts as if it borrowed it now. The cluster has no share.
         """
         holder = self._teams[team]
         assert holder.parent is not None
@@ -286,10 +286,12 @@ class Shares:
         if lately and lendable > 0:
             share += lately * 1000.0 / lendable / (holder.weight or 1)
         shares = [(without_weight, share)]
-        more = dict(amounts)
-        while holder.parent is not None:
-            more = {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in more.items()}
+        more, all_count = amounts, team in self._lines
+        while holder.parent.parent is not None:
+            if not all_count:
+                more = {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in more.items()}
             holder = holder.parent
+            assert holder.parent is not None
             shares.append(holder.share_with(more))
         shares.reverse()
         return tuple(shares)

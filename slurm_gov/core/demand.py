@@ -107,7 +107,9 @@ class Kinds:
         self._empty = Room(self._bare.nodes, all_usable=True)
         self._kinds: dict[object, Kind] = {}
         self._forms: dict[object, Form] = {}
+        self._found: dict[object, tuple[Form | None, str]] = {}
         self._wants: dict[object, Want] = {}
+        self._asks: dict[tuple[str, Form], tuple[Want, str | None]] = {}
         self._team_of: dict[str, str | None] = {}
         self._easier: dict[tuple[Form, Form], bool] = {}
 
@@ -139,7 +141,10 @@ class Kinds:
 
     def _find(self, job: WaitingJob, shape: object) -> Kind:
         team = self.team(job.account)
-        form, problem = self._form(job, shape)
+        looks_for = job.partitions, shape
+        if looks_for not in self._found:
+            self._found[looks_for] = self._form(job, shape)
+        form, problem = self._found[looks_for]
         pool = form.pool.name if form else None
         priority = self.policy.priority_of(job.qos)
         if team is None:
@@ -147,8 +152,12 @@ class Kinds:
             return Kind(team, pool, priority, no_demand=(Reason.NO_TEAM, why))
         if form is None:
             return Kind(team, pool, priority, no_demand=(Reason.NO_POOL, problem))
-        want = self._want(team, form)
-        if (never := self._never(want, form)) is not None:
+        asks = team, form
+        if asks not in self._asks:
+            want = self._want(team, form)
+            self._asks[asks] = want, self._never(want, form)
+        want, never = self._asks[asks]
+        if never is not None:
             return Kind(team, pool, priority, no_demand=(Reason.CAN_NEVER_RUN, never))
         return Kind(team, pool, priority, want, form)
 

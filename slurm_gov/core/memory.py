@@ -78,7 +78,7 @@ class Holdings:
         self.now, self.later = Room(self.nodes.values()), Room(self.nodes.values())
         self.of_team: dict[str, dict[int, Victim]] = {team: {} for team in policy.teams}
         self.on_nodes: dict[str, dict[str, int]] = {pool.tres: {} for pool in policy.pools.values()}
-        self._largest: dict[str, dict[Resource, int]] = {}
+        self._summed: dict[str, tuple[dict[Resource, int], dict[Resource, int]]] = {}
         self._all: dict[int, Victim | RunningJob] = {}
         self._ending: dict[int, RunningJob] = {}
 
@@ -95,7 +95,7 @@ class Holdings:
                     self.later.give(job.held)
                 if isinstance(one, Victim):
                     del self.of_team[one.team][id]
-                    self._largest.pop(one.team, None)
+                    self._summed.pop(one.team, None)
                     if job.state is not RunState.COMPLETING:
                         self.shares.remove(one.team, one.use)
                         self.shares_now.remove(one.team, one.use)
@@ -110,7 +110,7 @@ class Holdings:
                     self.later.take(job.held)
                 if isinstance(one, Victim):
                     self.of_team[one.team][id] = one
-                    self._largest.pop(one.team, None)
+                    self._summed.pop(one.team, None)
                     # What ends already is no longer its team's: Slurm's own count of a cap leaves it out too.
                     if job.state is not RunState.COMPLETING:
                         self.shares.add(one.team, one.use)
@@ -135,13 +135,21 @@ class Holdings:
 
     def largest(self, team: str) -> Mapping[Resource, int]:
         """The most that any running job of a team holds, by resource."""
-        found = self._largest.get(team)
+        return self._sums(team)[0]
+
+    def jobs(self, team: str) -> Mapping[Resource, int]:
+        """How many running jobs of a team hold something of each resource."""
+        return self._sums(team)[1]
+
+    def _sums(self, team: str) -> tuple[dict[Resource, int], dict[Resource, int]]:
+        found = self._summed.get(team)
         if found is None:
-            found = self._largest[team] = {}
+            largest, jobs = found = self._summed[team] = {}, {}
             for one in self.of_team[team].values():
                 for resource, amount in one.use.items():
-                    if amount > found.get(resource, 0):
-                        found[resource] = amount
+                    jobs[resource] = jobs.get(resource, 0) + 1
+                    if amount > largest.get(resource, 0):
+                        largest[resource] = amount
         return found
 
     def undo(self) -> None:

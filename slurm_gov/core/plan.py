@@ -37,8 +37,9 @@ from slurm_gov.core.victims import (
     Preemptor,
     Victim,
     Working,
+    may_take_others,
+    may_take_own,
     search,
-    worth_a_search,
 )
 
 
@@ -92,6 +93,19 @@ class _Chosen(NamedTuple):
     in_order: list[Candidate]
 
 
+class _Glance(NamedTuple):
+    """How it stands with a job beyond its team's quota: whether it is allowed as much, the nodes that it gets now,
+    and if it gets none, why victims would not help.
+    """
+
+    allowed: bool
+    held: tuple[Held, ...] | None = None
+    outcome: Outcome | None = None
+
+
+_NOT_ALLOWED, _NO_ROOM = _Glance(False), _Glance(True)
+
+
 class _Cycle:
     """The working state of one cycle; thrown away with it.
 
@@ -113,7 +127,8 @@ class _Cycle:
         self.available: dict[tuple[str, Resource], int] = {}  # until something changes
         self.held: dict[tuple[str, Resource], str] = {}  # in words, likewise
         self.refusals: dict[Want, Outcome] = {}  # likewise
-        self.glances: dict[tuple[Want, Form], tuple[bool, Outcome | None]] = {}  # likewise
+        self.glances: dict[tuple[Want, Form], _Glance] = {}  # likewise
+        self.may_take: dict[Want, bool] = {}  # likewise
         self.stands: dict[Want, _Stand] = {}
         self.freed = 0
         self.losers: set[str] = set()
@@ -279,7 +294,7 @@ class _Cycle:
             return None
         fair = self.policy.rebalance is not Rebalance.NEVER
         take_own = not self._an_easier_one_waits(batch)
-        if not (fair or take_own) and not self._worth_a_search(batch, False):
+        if not (fair or take_own or self._may_take_others(batch)):
             return None
         lacking = frozenset([r for r, n in amounts.items() if n > self._available(batch.team, r)])
         contested = lacking or frozenset(amounts)
@@ -507,36 +522,39 @@ class _Cycle:
         """Whether this can be told at a glance of jobs beyond their team's quota, whoever else is served before them;
         if so, it is said of them.
         """
-        key = batch.want, batch.form
-        glance = self.glances.get(key)
-        if glance is None:
-            glance = self.glances[key] = self._glance(batch)
-        starts, outcome = glance
-        if starts:
+        glance = self._glance(batch)
+        if glance.held is not None:
             return False
-        if outcome is not None:
-            self._fail(batch, *outcome)
+        if glance.outcome is not None:
+            self._fail(batch, *glance.outcome)
             return True
         if self._may_have_victims(batch):
             return False
-        self._fail_to_borrow(batch, self._allowed(batch))
+        self._fail_to_borrow(batch, glance.allowed)
         return True
 
-    def _glance(self, batch: Batch) -> tuple[bool, Outcome | None]:
-        """Whether all that ask for the same may start now, and why not, if victims would not help."""
+    def _glance(self, batch: Batch) -> _Glance:
+        """How it stands with all jobs beyond their team's quota that ask for the same, until something changes."""
+        key = batch.want, batch.form
+        glance = self.glances.get(key)
+        if glance is None:
+            glance = self.glances[key] = self._look(batch)
+        return glance
+
+    def _look(self, batch: Batch) -> _Glance:
         if not self._allowed(batch):
-            return False, None
-        if self._place_now(batch.form) is not None:
+            return _NOT_ALLOWED
+        if (held := self._place_now(batch.form)) is not None:
             if self._allowed_now(batch):
-                return True, None
+                return _Glance(True, held)
             why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
-            return False, (Reason.NOTHING_TO_BORROW, why)
+            return _Glance(True, None, (Reason.NOTHING_TO_BORROW, why))
         held = self._place_later(batch.form)
         if held is not None:
             # Only what is idle now is lent: in the cycle in which it is.
             why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
-            return False, (Reason.BORROW_DOES_NOT_FIT, why)
-        return False, None
+            return _Glance(True, None, (Reason.BORROW_DOES_NOT_FIT, why))
+        return _NO_ROOM
 
     def _may_have_victims(self, batch: Batch) -> bool:
         """Whether it is worth looking for victims for a job beyond its team's quota."""
@@ -547,25 +565,28 @@ class _Cycle:
         freed, least = self.nobody_for.get(key, (-1, batch.amounts))
         if freed == self.freed and _at_least(batch.amounts, least):
             return False
-        if self._worth_a_search(batch):
+        if may_take_own(self.policy, self.line, *key) or self._may_take_others(batch):
             return True
         self.nobody_for[key] = self.freed, batch.amounts
         return False
 
-    def _worth_a_search(self, batch: Batch, take_own: bool = True) -> bool:
-        """Whether it may have any candidates; ``take_own``: whether its team's own jobs may be looked at."""
-        team, priority = batch.team, batch.kind.priority
-        return worth_a_search(self.policy, self.shares, self.line, team, priority, batch.amounts, take_own)
+    def _may_take_others(self, batch: Batch) -> bool:
+        """Whether it may have any candidates in other teams."""
+        found = self.may_take.get(batch.want)
+        if found is None:
+            found = may_take_others(self.policy, self.shares, batch.team, batch.amounts)
+            self.may_take[batch.want] = found
+        return found
 
     def _serve_borrower(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
-        allowed = self._allowed(batch)
-        if allowed and (held := self._place_now(batch.form)) is not None and self._allowed_now(batch):
+        glance = self._glance(batch)
+        if (held := glance.held) is not None:
             self._start(batch, held, Reason.STARTS_NOW, f"beyond {self._quota_use(batch)}: it borrows what is idle")
         elif (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
         else:
-            self._fail_to_borrow(batch, allowed)
+            self._fail_to_borrow(batch, glance.allowed)
 
     def _fail_to_borrow(self, batch: Batch, allowed: bool) -> None:
         if allowed:
@@ -642,6 +663,7 @@ class _Cycle:
         self.held.clear()
         self.refusals.clear()
         self.glances.clear()
+        self.may_take.clear()
         self.hopeless.clear()
         self.shares.add(batch.team, batch.amounts)
         self.line.update(batch.team)

@@ -5,7 +5,7 @@ Nearly all of them are the same as in the cycle before, so only what came and wh
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from itertools import islice
 from operator import attrgetter
 from typing import cast
@@ -207,7 +207,8 @@ class Queue:
             for wish in gone:
                 wish.gone = True
                 self.marked.discard(wish)
-                self._count(wish, -1, changed)
+                if wish.batch is not None:
+                    changed.add(wish.batch)
             self.in_order = [wish for wish in self.in_order if not wish.gone]
             for batch in changed:
                 batch.wishes = [wish for wish in batch.wishes if not wish.gone]
@@ -216,7 +217,10 @@ class Queue:
                 self._known[id(wish.job)] = wish
                 if wish.job.mark is not None:
                     self.marked.add(wish)
-                self._count(wish, 1, changed)
+                if wish.outcome is None:  # else it is no demand
+                    batch = wish.batch = self._batch(wish.kind)
+                    batch.wishes.append(wish)
+                    changed.add(batch)
             self.in_order += came
             self.in_order.sort(key=_place)
         for batch in changed:
@@ -224,37 +228,32 @@ class Queue:
                 batch.changed()
             else:
                 del self.of_team[batch.team][batch.kind]
-                if not self.of_team[batch.team]:
-                    del self.of_team[batch.team]
         for team in {batch.team for batch in changed}:
-            self.asked[team] = _asked(self.tasks[team])
+            self._sum_up(team)
 
-    def _count(self, wish: Wish, sign: int, changed: set[Batch]) -> None:
-        if wish.outcome is not None:
-            return  # it is no demand
-        want = wish.kind.want
-        assert want
-        if wish.batch is None:
-            of_team = self.of_team.setdefault(want.team, {})
-            wish.batch = of_team.get(wish.kind) or of_team.setdefault(wish.kind, Batch(wish.kind))
-            wish.batch.wishes.append(wish)
-        changed.add(wish.batch)
-        tasks = self.tasks.setdefault(want.team, {})
-        count = tasks.get(want, 0) + sign * wish.job.tasks
-        if count:
-            tasks[want] = count
-        else:
-            del tasks[want]
+    def _batch(self, kind: Kind) -> Batch:
+        assert kind.want
+        of_team = self.of_team.get(kind.want.team)
+        if of_team is None:
+            of_team = self.of_team[kind.want.team] = {}
+        batch = of_team.get(kind)
+        if batch is None:
+            batch = of_team[kind] = Batch(kind)
+        return batch
 
-
-def _asked(tasks: Mapping[Want, int]) -> dict[Resource, tuple[int, int]]:
-    """What so many jobs ask for of each resource, and how many of them do."""
-    found: dict[Resource, tuple[int, int]] = {}
-    for want, count in tasks.items():
-        for resource, amount in want.amounts.items():
-            amounts, jobs = found.get(resource, (0, 0))
-            found[resource] = amounts + amount * count, jobs + count
-    return found
+    def _sum_up(self, team: str) -> None:
+        """How many jobs of a team there are now, and what they ask for."""
+        tasks: dict[Want, int] = {}
+        asked: dict[Resource, tuple[int, int]] = {}
+        for batch in self.of_team[team].values():
+            count = sum([wish.job.tasks for wish in batch.wishes])
+            tasks[batch.want] = tasks.get(batch.want, 0) + count
+            for resource, amount in batch.amounts.items():
+                amounts, jobs = asked.get(resource, (0, 0))
+                asked[resource] = amounts + amount * count, jobs + count
+        self.tasks[team], self.asked[team] = tasks, asked
+        if not tasks:
+            del self.of_team[team]
 
 
 _place = attrgetter("place")

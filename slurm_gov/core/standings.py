@@ -68,7 +68,7 @@ def team_standings(
                 lent=lent[team],
                 waiting=amount,
                 waiting_jobs=jobs,
-                running_jobs=sum([name in one.use for one in held.of_team[team].values()]),
+                running_jobs=held.jobs(team).get(name, 0),
             )
 
 

@@ -143,7 +143,7 @@ class Line:
         self._of_team: dict[Holder, list[_Place]] = {}
         self._in_cohort: dict[Holder, list[_Place]] = {}
         self._over: dict[Holder, bool] = {}
-        self._lowest: dict[Holder, float] = {}
+        self._lowest: dict[str, float] = {}
         self._helps: dict[object, dict[Victim, bool]] = {}
         for victim in running:
             if victim.job.state is RunState.COMPLETING:
@@ -197,7 +197,7 @@ class Line:
         holder = self._shares.holder(victim.team)
         place = (victim.order, victim)
         _drop(self._of_team[holder], place)
-        self._lowest.pop(holder, None)
+        self._lowest.pop(victim.team, None)
         if self._over[holder]:
             for places in self._where_seen(holder):
                 _drop(places, place)
@@ -208,11 +208,10 @@ class Line:
 
     def lowest_class(self, team: str) -> float:
         """The lowest weight of a class among a team's own jobs; infinite without any."""
-        holder = self._shares.holder(team)
-        lowest = self._lowest.get(holder)
+        lowest = self._lowest.get(team)
         if lowest is None:
-            places = self._of_team[holder]
-            lowest = self._lowest[holder] = min([victim.priority for _, victim in places], default=inf)
+            places = self._of_team[self._shares.holder(team)]
+            lowest = self._lowest[team] = min([victim.priority for _, victim in places], default=inf)
         return lowest
 
     def that_add(self, cohorts: Sequence[Holder]) -> list[Holder]:
@@ -534,20 +533,22 @@ def _fits_in_quota(holder: Holder, amounts: Amounts) -> tuple[bool, dict[Resourc
     return fits, above
 
 
-def worth_a_search(
-    policy: Policy, shares: Shares, line: Line, team: str, priority: int, amounts: Amounts, take_own: bool = True
-) -> bool:
-    """Whether a job of a team may have any candidates: a look that costs little.
+def may_take_own(policy: Policy, line: Line, team: str, priority: int) -> bool:
+    """Whether a job may have candidates in its own team: a look that costs little. ``priority`` is the weight of its
+    class. If not, ``Candidates(...)`` has none there.
+    """
+    rule = policy.teams[team].preempt_within_team
+    if rule is WithinTeam.NEVER:
+        return False
+    lowest = line.lowest_class(team)
+    return lowest < priority or (lowest == priority and rule is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY)
 
-    ``priority`` is the weight of its class, ``take_own`` as in ``Candidates``. If not, its ``with_a_chance()`` has
-    none.
+
+def may_take_others(policy: Policy, shares: Shares, team: str, amounts: Amounts) -> bool:
+    """Whether a job may have candidates in other teams: a look that costs little. If not,
+    ``Candidates(...).with_a_chance()`` has none there.
     """
     own = policy.teams[team]
-    if take_own and own.preempt_within_team is not WithinTeam.NEVER:
-        equal = own.preempt_within_team is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
-        lowest = line.lowest_class(team)
-        if lowest < priority or (equal and lowest == priority):
-            return True
     if own.reclaim is Reclaim.NEVER:
         return False
     if own.borrow_preempts is not None or policy.rebalance is not Rebalance.NEVER:

@@ -6,8 +6,7 @@ holds for as long as the same record comes back and policy, accounts and nodes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from itertools import chain
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 
 from slurm_gov.core.capacity import Ground
@@ -66,7 +65,8 @@ class Holdings:
     """Who holds what: the shares and the room that is free ``now``, and those that will be ``later``, when the jobs
     that end or must leave are gone. Made the present one by what came and went.
 
-    ``of_team``: each team's running jobs; ``on_nodes``: what jobs hold of each TRES that is a pool's, by node.
+    ``of_team``: each team's running jobs; ``in_line``: all of these in the order in which they would be preempted;
+    ``on_nodes``: what jobs hold of each TRES that is a pool's, by node.
     """
 
     def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
@@ -78,12 +78,15 @@ class Holdings:
         self.now, self.later = Room(self.nodes.values()), Room(self.nodes.values())
         self.of_team: dict[str, dict[int, Victim]] = {team: {} for team in policy.teams}
         self.on_nodes: dict[str, dict[str, int]] = {pool.tres: {} for pool in policy.pools.values()}
+        self.in_line: list[Victim] = []
         self._summed: dict[str, tuple[dict[Resource, int], dict[Resource, int]]] = {}
         self._all: dict[int, Victim | RunningJob] = {}
         self._ending: dict[int, RunningJob] = {}
 
     def become(self, all: dict[int, Victim | RunningJob]) -> None:
         """Count these and no others."""
+        gone: list[Victim] = []
+        came: list[Victim] = []
         for id, one in self._all.items():
             if all.get(id) is not one:
                 job = _job(one)
@@ -94,6 +97,7 @@ class Holdings:
                 else:
                     self.later.give(job.held)
                 if isinstance(one, Victim):
+                    gone.append(one)
                     del self.of_team[one.team][id]
                     self._summed.pop(one.team, None)
                     if job.state is not RunState.COMPLETING:
@@ -109,12 +113,17 @@ class Holdings:
                 else:
                     self.later.take(job.held)
                 if isinstance(one, Victim):
+                    came.append(one)
                     self.of_team[one.team][id] = one
                     self._summed.pop(one.team, None)
                     # What ends already is no longer its team's: Slurm's own count of a cap leaves it out too.
                     if job.state is not RunState.COMPLETING:
                         self.shares.add(one.team, one.use)
                         self.shares_now.add(one.team, one.use)
+        if gone or came:
+            ids = {victim.job.id for victim in gone}
+            self.in_line = [victim for victim in self.in_line if victim.job.id not in ids] + came
+            self.in_line.sort(key=_order)
         self._all = all
         for working in (self.now, self.later, self.shares, self.shares_now):
             working.settle()
@@ -124,10 +133,6 @@ class Holdings:
             for tres, amount in one.gpus.items():
                 if (held := self.on_nodes.get(tres)) is not None:
                     held[one.node] = held.get(one.node, 0) + sign * amount
-
-    def victims(self) -> Iterator[Victim]:
-        """The running jobs of all teams."""
-        return chain.from_iterable(jobs.values() for jobs in self.of_team.values())
 
     def ending(self) -> list[RunningJob]:
         """The jobs that are ending, by id."""
@@ -162,6 +167,7 @@ def _job(one: Victim | RunningJob) -> RunningJob:
     return one.job if isinstance(one, Victim) else one
 
 
+_order = attrgetter("order")
 _what = attrgetter("name", "partitions", "gpus", "cpus", "memory", "features")
 _capacity = attrgetter("name", "partitions", "gpus", "cpus", "memory", "features", "usable")
 

@@ -145,7 +145,7 @@ class _Cycle:
         self.preempt: list[Preempt] = []
         for job in held.ending():
             self._will_leave(job.held, job.display_id)
-        self.line = Line(policy, self.shares, held.victims(), snapshot.now)
+        self.line = Line(policy, self.shares, held.in_line, snapshot.now)
         self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, held)
 
     def decide(self) -> Plan:

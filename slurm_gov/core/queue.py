@@ -5,6 +5,7 @@ Nearly all of them are the same as in the cycle before, so only what came and wh
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Iterator
 from itertools import islice
 from operator import attrgetter
@@ -66,7 +67,8 @@ class Batch:
 
     What was found impossible for that one is so for all that follow: ``outcome`` is then what is said of them.
     ``place`` is the place of the first one in Slurm's order; ``done``: nothing more can be done for it in this cycle.
-    ``begun``: one has started in this cycle. ``told`` is what all of its jobs were told the last time.
+    ``begun``: one has started in this cycle. ``told`` is what all of its jobs were told the last time; ``tasks`` is
+    how many these are, where each task of an array is one.
     """
 
     __slots__ = (
@@ -79,6 +81,7 @@ class Batch:
         "kind",
         "outcome",
         "place",
+        "tasks",
         "team",
         "told",
         "want",
@@ -113,6 +116,7 @@ class Batch:
     def changed(self) -> None:
         """Others are in it than before."""
         self.wishes.sort(key=_place)
+        self.tasks = sum([wish.job.tasks for wish in self.wishes])
         self.told = None
         self._look_at(0)
 
@@ -209,7 +213,6 @@ class Queue:
                 self.marked.discard(wish)
                 if wish.batch is not None:
                     changed.add(wish.batch)
-            self.in_order = [wish for wish in self.in_order if not wish.gone]
             for batch in changed:
                 batch.wishes = [wish for wish in batch.wishes if not wish.gone]
         if came:
@@ -221,8 +224,7 @@ class Queue:
                     batch = wish.batch = self._batch(wish.kind)
                     batch.wishes.append(wish)
                     changed.add(batch)
-            self.in_order += came
-            self.in_order.sort(key=_place)
+        self.in_order = _replaced(self.in_order, gone, came)
         for batch in changed:
             if batch.wishes:
                 batch.changed()
@@ -246,7 +248,7 @@ class Queue:
         tasks: dict[Want, int] = {}
         asked: dict[Resource, tuple[int, int]] = {}
         for batch in self.of_team[team].values():
-            count = sum([wish.job.tasks for wish in batch.wishes])
+            count = batch.tasks
             tasks[batch.want] = tasks.get(batch.want, 0) + count
             for resource, amount in batch.amounts.items():
                 amounts, jobs = asked.get(resource, (0, 0))
@@ -254,6 +256,26 @@ class Queue:
         self.tasks[team], self.asked[team] = tasks, asked
         if not tasks:
             del self.of_team[team]
+
+
+def _replaced(line: list[Wish], gone: list[Wish], came: list[Wish]) -> list[Wish]:
+    """A line in Slurm's order without these and with those: most of it is not even looked at."""
+    if not line:
+        return sorted(came, key=_place)
+    new: list[Wish] = []
+    done = 0
+    for wish in sorted([*gone, *came], key=_place):
+        here = bisect_left(line, wish.place, done, key=_place)
+        if wish.gone:
+            while line[here] is not wish:
+                here += 1
+            new += line[done:here]
+            done = here + 1
+        else:
+            new += line[done:here]
+            new.append(wish)
+            done = here
+    return new + line[done:]
 
 
 _place = attrgetter("place")

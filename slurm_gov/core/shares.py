@@ -252,7 +252,19 @@ class Shares:
 
     def available(self, team: str, resource: Resource) -> int:
         """What a team may still take: its own and what others can spare; negative if it holds too much."""
-        return self.holder(team).available(resource)
+        line = self._lines.get(team)
+        if line is None:
+            return self._teams[team].available(resource)
+        # Where nobody keeps anything for itself, it is the least that any of them may.
+        cluster = line[-1]
+        least = cluster.subtree.get(resource, 0) - cluster.usage.get(resource, 0)
+        for holder in line:
+            quota = holder.quotas.get(resource)
+            if quota is not None and quota.borrow is not None:
+                most = holder.subtree.get(resource, 0) + quota.borrow - holder.usage.get(resource, 0)
+                if most < least:
+                    least = most
+        return least
 
     def over_quota(self, team: str, amounts: Amounts) -> bool:
         """Whether a team uses more than its quota of any of the resources given."""
@@ -268,9 +280,8 @@ class Shares:
 
     def fits(self, team: str, amounts: Amounts) -> bool:
         """Whether quotas, lending and borrowing limits allow a team these amounts more."""
-        holder = self._teams[team]
-        for resource, amount in amounts.items():  # noqa: SIM110 (a plain loop: nothing is asked more often)
-            if amount > 0 and amount > holder.available(resource):
+        for resource, amount in amounts.items():
+            if amount > 0 and amount > self.available(team, resource):
                 return False
         return True
 

@@ -15,8 +15,9 @@ from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import merge
-from itertools import chain, islice, tee
+from itertools import islice, tee
 from math import inf
+from operator import attrgetter
 
 from slurm_gov.core.capacity import team_use
 from slurm_gov.core.policy import Policy, Rebalance, Reclaim, Resource, Victims, WithinTeam
@@ -145,7 +146,9 @@ class Line:
         self._over: dict[Holder, bool] = {}
         self._lowest: dict[str, float] = {}
         self._helps: dict[object, dict[Victim, bool]] = {}
-        for victim in running:
+        self._begin(shares.cluster)
+        lists: dict[str, list[list[_Place]]] = {}  # where a team's jobs are to be found
+        for victim in sorted(running, key=_order):
             if victim.job.state is RunState.COMPLETING:
                 continue
             if victim.left_for:
@@ -153,22 +156,23 @@ class Line:
             kept = None if victim.exposed else shield(policy, victim.team, victim.job, now)
             if kept is None:
                 place = (victim.order, victim)
-                self._of_team.setdefault(shares.holder(victim.team), []).append(place)
+                if victim.team not in lists:
+                    holder = shares.holder(victim.team)
+                    seen = self._where_seen(holder) if self._over[holder] else ()
+                    lists[victim.team] = [self._of_team[holder], *seen]
+                for places in lists[victim.team]:
+                    places.append(place)
             else:
                 self.shielded.setdefault(victim.team, []).append((victim, kept))
-        for places in self._of_team.values():
-            places.sort()
-        self._fill(shares.cluster)
 
-    def _fill(self, holder: Holder) -> None:
+    def _begin(self, holder: Holder) -> None:
         self._over[holder] = holder.is_over(holder.usage)
         if holder.is_team:
-            self._of_team.setdefault(holder, [])
-            return
+            self._of_team[holder] = []
+        else:
+            self._in_cohort[holder] = []
         for child in holder.children:
-            self._fill(child)
-        seen = (self._below(child) for child in holder.children if self._over[child])
-        self._in_cohort[holder] = sorted(chain.from_iterable(seen))
+            self._begin(child)
 
     def _below(self, holder: Holder) -> list[_Place]:
         return self._of_team[holder] if holder.is_team else self._in_cohort[holder]
@@ -243,6 +247,9 @@ def _once(places: Iterable[_Place]) -> Iterator[_Place]:
         if place[1] is not last:
             yield place
         last = place[1]
+
+
+_order = attrgetter("order")
 
 
 def _drop(places: list[_Place], place: _Place) -> None:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from slurm_gov.core.memory import Holdings
 from slurm_gov.core.policy import Policy, Resource
 from slurm_gov.core.queue import Batch, Queue, Wish
-from slurm_gov.core.shares import Amounts, Shares
+from slurm_gov.core.shares import Amounts, Holder, Shares
 from slurm_gov.core.victims import Victim
 
 MOST_BEHIND = 100
@@ -47,7 +47,8 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
         return heads
     since = now - policy.protect_after
     for team, batches in queue.of_team.items():
-        large = {want for want in queue.tasks[team] if _is_large(held, team, want.amounts)}
+        holder, largest = held.shares.holder(team), held.largest(team)
+        large = {want for want in queue.tasks[team] if _is_large(holder, want.amounts, largest)}
         first: tuple[Wish, Batch] | None = None
         for batch in batches.values() if large else ():
             if batch.want in large and (first is None or batch.place < first[0].place):
@@ -61,16 +62,16 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
     return heads
 
 
-def _is_large(held: Holdings, team: str, amounts: Amounts) -> bool:
+def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:
     """Whether these amounts fit a team's quota, not beside what it holds, and are more than any of its jobs holds.
     When one as large ends Slurm starts the first in line; of what smaller ones leave it would start others.
     """
-    large, holder = False, held.shares.holder(team)
+    large = False
     for resource, amount in amounts.items():
-        quota = holder.quota(resource).nominal
+        quota = team.quota(resource).nominal
         if amount > quota:
             return False
-        if holder.usage.get(resource, 0) + amount > quota and amount > held.largest(team).get(resource, 0):
+        if team.usage.get(resource, 0) + amount > quota and amount > largest.get(resource, 0):
             large = True
     return large
 

@@ -94,16 +94,13 @@ class _Chosen(NamedTuple):
 
 
 class _Glance(NamedTuple):
-    """How it stands with a job beyond its team's quota: whether it is allowed as much, the nodes that it gets now,
-    and if it gets none, why victims would not help.
-    """
+    """The nodes that a job beyond its team's quota gets now, and if it gets none, why victims would not help."""
 
-    allowed: bool
     held: tuple[Held, ...] | None = None
     outcome: Outcome | None = None
 
 
-_NOT_ALLOWED, _NO_ROOM = _Glance(False), _Glance(True)
+_NO_ROOM = _Glance()
 
 
 class _Cycle:
@@ -522,19 +519,21 @@ class _Cycle:
         """Whether this can be told at a glance of jobs beyond their team's quota, whoever else is served before them;
         if so, it is said of them.
         """
-        glance = self._glance(batch)
-        if glance.held is not None:
-            return False
-        if glance.outcome is not None:
-            self._fail(batch, *glance.outcome)
-            return True
+        allowed = self._allowed(batch)
+        if allowed:
+            glance = self._glance(batch)
+            if glance.held is not None:
+                return False
+            if glance.outcome is not None:
+                self._fail(batch, *glance.outcome)
+                return True
         if self._may_have_victims(batch):
             return False
-        self._fail_to_borrow(batch, glance.allowed)
+        self._fail_to_borrow(batch, allowed)
         return True
 
     def _glance(self, batch: Batch) -> _Glance:
-        """How it stands with all jobs beyond their team's quota that ask for the same, until something changes."""
+        """The same for all jobs of a team that ask for the same and are allowed it, until something changes."""
         key = batch.want, batch.form
         glance = self.glances.get(key)
         if glance is None:
@@ -542,18 +541,16 @@ class _Cycle:
         return glance
 
     def _look(self, batch: Batch) -> _Glance:
-        if not self._allowed(batch):
-            return _NOT_ALLOWED
         if (held := self._place_now(batch.form)) is not None:
             if self._allowed_now(batch):
-                return _Glance(True, held)
+                return _Glance(held)
             why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
-            return _Glance(True, None, (Reason.NOTHING_TO_BORROW, why))
+            return _Glance(None, (Reason.NOTHING_TO_BORROW, why))
         held = self._place_later(batch.form)
         if held is not None:
             # Only what is idle now is lent: in the cycle in which it is.
             why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
-            return _Glance(True, None, (Reason.BORROW_DOES_NOT_FIT, why))
+            return _Glance(None, (Reason.BORROW_DOES_NOT_FIT, why))
         return _NO_ROOM
 
     def _may_have_victims(self, batch: Batch) -> bool:
@@ -565,7 +562,14 @@ class _Cycle:
         freed, least = self.nobody_for.get(key, (-1, batch.amounts))
         if freed == self.freed and _at_least(batch.amounts, least):
             return False
-        if may_take_own(self.policy, self.line, *key) or self._may_take_others(batch):
+        if may_take_own(self.policy, self.line, *key):
+            return True
+        if freed != self.freed:
+            least = self.queue.least[batch.team]
+            if not may_take_others(self.policy, self.shares, batch.team, least):
+                self.nobody_for[key] = self.freed, least
+                return False
+        if self._may_take_others(batch):
             return True
         self.nobody_for[key] = self.freed, batch.amounts
         return False
@@ -580,13 +584,13 @@ class _Cycle:
 
     def _serve_borrower(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
-        glance = self._glance(batch)
-        if (held := glance.held) is not None:
+        allowed = self._allowed(batch)
+        if allowed and (held := self._glance(batch).held) is not None:
             self._start(batch, held, Reason.STARTS_NOW, f"beyond {self._quota_use(batch)}: it borrows what is idle")
         elif (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
         else:
-            self._fail_to_borrow(batch, glance.allowed)
+            self._fail_to_borrow(batch, allowed)
 
     def _fail_to_borrow(self, batch: Batch, allowed: bool) -> None:
         if allowed:
@@ -641,16 +645,16 @@ class _Cycle:
 
     def _not_allowed(self, batch: Batch) -> Outcome:
         """Why its team may not hold so much more."""
-        resource, amount = next((r, n) for r, n in batch.amounts.items() if n > self._available(batch.team, r))
-        quota = self.shares.quota(batch.team, resource)
-        used = self.shares.usage(batch.team, resource)
-        key = batch.team, resource
+        for resource, amount in batch.amounts.items():
+            if amount > (could := self._available(batch.team, resource)):
+                break
+        holder, key = self.shares.holder(batch.team), (batch.team, resource)
+        quota = holder.quota(resource)
         held = self.held.get(key)
         if held is None:
             held = self.held[key] = holds(self.shares, batch.team, resource)
-        if quota.borrow is not None and used + amount > quota.nominal + quota.borrow:
+        if quota.borrow is not None and holder.usage.get(resource, 0) + amount > quota.nominal + quota.borrow:
             return Reason.TEAM_AT_LIMIT, f"{held}, and asks for {amount} more"
-        could = self._available(batch.team, resource)
         more = f"it could have {could} now" if could > 0 else "nothing is idle that it may borrow"
         return Reason.NOTHING_TO_BORROW, f"{held}, and asks for {amount} more; {more}"
 

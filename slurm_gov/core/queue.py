@@ -156,25 +156,27 @@ class Batch:
         wishes, outcome = self.wishes, self.outcome
         if self.told is outcome and not self.begun:
             return  # they were told so already
-        for wish in wishes[: self.index + 1]:
-            if decided := wish.outcome or outcome:
-                wish.say(decided)
+        if self.begun:
+            for wish in wishes[: self.index + 1]:
+                if decided := wish.outcome or outcome:
+                    wish.say(decided)
         if self.failed and outcome:
             reason, why = outcome
-            team, pool = self.kind.team, self.kind.pool
+            team, pool, new = self.kind.team, self.kind.pool, tuple.__new__
             for wish in islice(wishes, self.index, None):
                 if wish.told is not outcome and wish.outcome is None:
                     wish.told = outcome
+                    job = wish.job
                     # As Decision(...) does it, without a call for each: there may be tens of thousands.
-                    said = (wish.job.id, wish.job.display_id, team, pool, reason, why)
-                    wish.said = tuple.__new__(Decision, said)
+                    wish.said = new(Decision, (job.id, job.display_id, team, pool, reason, why))
         self.told = None if self.begun else outcome
 
 
 class Queue:
     """``in_order`` is everybody; ``of_team`` each team's demand; ``tasks`` how many jobs count for the same, by team,
     where each task of an array is one; ``asked`` is what they ask for of each resource, by team, and how many they
-    are. ``marked`` are those that a mark says have left for others.
+    are; ``least`` is what each of a team's asks for at least. ``marked`` are those that a mark says have left for
+    others.
     """
 
     def __init__(self, kinds: Kinds) -> None:
@@ -182,6 +184,7 @@ class Queue:
         self.of_team: dict[str, dict[Kind, Batch]] = {}
         self.tasks: dict[str, dict[Want, int]] = {}
         self.asked: dict[str, dict[Resource, tuple[int, int]]] = {}
+        self.least: dict[str, Amounts] = {}
         self.marked: set[Wish] = set()
         self._kinds = kinds
         self._known: dict[int, Wish] = {}  # by the record's own identity: records never change
@@ -254,6 +257,11 @@ class Queue:
                 amounts, jobs = asked.get(resource, (0, 0))
                 asked[resource] = amounts + amount * count, jobs + count
         self.tasks[team], self.asked[team] = tasks, asked
+        least: Amounts | None = None
+        for want in tasks:
+            mine = want.amounts
+            least = mine if least is None else {r: min(n, mine[r]) for r, n in least.items() if r in mine}
+        self.least[team] = least or {}
         if not tasks:
             del self.of_team[team]
 

@@ -249,7 +249,7 @@ class _Cycle:
                 inside.discard(batch)
             else:
                 heapreplace(line, (batch.place, batch))
-            for loser in sorted(self.losers):
+            for loser in sorted(filter(self._may_be_within_quota, self.losers)):
                 for one in self.queue.of_team.get(loser, {}).values():
                     if one not in inside and not one.done and self._stand(one.want).within:
                         inside.add(one)
@@ -258,10 +258,15 @@ class _Cycle:
 
     def _within_quota(self) -> Iterator[Batch]:
         """The batches whose first job its team's quota covers."""
-        for team, tasks in self.queue.tasks.items():
+        for team in filter(self._may_be_within_quota, self.queue.of_team):
+            tasks = self.queue.tasks[team]
             wants = {want for want in tasks if self.shares.within_quota(team, want.amounts)}
             if wants:
                 yield from (batch for batch in self.queue.of_team[team].values() if batch.want in wants)
+
+    def _may_be_within_quota(self, team: str) -> bool:
+        """Whether its quota covers what each of its waiting jobs asks for at least."""
+        return self.shares.within_quota(team, self.queue.least.get(team, {}))
 
     def _serve_owner(self, batch: Batch) -> None:
         """Start the tasks of its first job as far as its team's quota covers them, or take back what was lent."""

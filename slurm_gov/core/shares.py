@@ -353,7 +353,10 @@ class Shares:
         holders[0].version += 1
         for holder in holders:
             usage = holder.usage
-            usage[resource] = usage.get(resource, 0) + amount
+            if resource in usage:
+                usage[resource] += amount
+            else:
+                usage[resource] = amount
 
     @contextmanager
     def trial(self) -> Iterator[None]:

@@ -125,7 +125,8 @@ class Working:
             self.room.undo(room)
 
 
-_Place = tuple[tuple[bool, bool, int, float, int], Victim]
+_Place = tuple[int, Victim]
+"""Who it is, after the number in the order in which all would be preempted."""
 
 
 class Line:
@@ -146,16 +147,17 @@ class Line:
         self._over: dict[Holder, bool] = {}
         self._lowest: dict[str, float] = {}
         self._helps: dict[object, dict[Victim, bool]] = {}
+        self._places: dict[Victim, _Place] = {}
         self._begin(shares.cluster)
         lists: dict[str, list[list[_Place]]] = {}  # where a team's jobs are to be found
-        for victim in sorted(running, key=_order):
+        for number, victim in enumerate(sorted(running, key=_order)):
             if victim.job.state is RunState.COMPLETING:
                 continue
             if victim.left_for:
                 self.left_for |= victim.left_for.keys()
             kept = None if victim.exposed else shield(policy, victim.team, victim.job, now)
             if kept is None:
-                place = (victim.order, victim)
+                place = self._places[victim] = (number, victim)
                 if victim.team not in lists:
                     holder = shares.holder(victim.team)
                     seen = self._where_seen(holder) if self._over[holder] else ()
@@ -199,7 +201,7 @@ class Line:
     def leave(self, victim: Victim) -> None:
         """It is preempted in this plan already; to be told before its team's holding changes."""
         holder = self._shares.holder(victim.team)
-        place = (victim.order, victim)
+        place = self._places[victim]
         _drop(self._of_team[holder], place)
         self._lowest.pop(victim.team, None)
         if self._over[holder]:

@@ -125,7 +125,6 @@ class _Cycle:
         self.held: dict[tuple[str, Resource], str] = {}  # in words, likewise
         self.refusals: dict[Want, Outcome] = {}  # likewise
         self.glances: dict[tuple[Want, Form], _Glance] = {}  # likewise
-        self.may_take: dict[Want, bool] = {}  # likewise
         self.stands: dict[Want, _Stand] = {}
         self.freed = 0
         self.losers: set[str] = set()
@@ -581,11 +580,7 @@ class _Cycle:
 
     def _may_take_others(self, batch: Batch) -> bool:
         """Whether it may have any candidates in other teams."""
-        found = self.may_take.get(batch.want)
-        if found is None:
-            found = may_take_others(self.policy, self.shares, batch.team, batch.amounts)
-            self.may_take[batch.want] = found
-        return found
+        return may_take_others(self.policy, self.shares, batch.team, batch.amounts)
 
     def _serve_borrower(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
@@ -672,7 +667,6 @@ class _Cycle:
         self.held.clear()
         self.refusals.clear()
         self.glances.clear()
-        self.may_take.clear()
         self.hopeless.clear()
         self.shares.add(batch.team, batch.amounts)
         self.line.update(batch.team)

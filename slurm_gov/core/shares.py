@@ -208,12 +208,20 @@ class Shares:
             if holder.parent is not None:
                 holder.parent.children.append(holder)
         root.sum_up()
-        # Each team with all that are above it, where none of these keeps anything for itself: all count the same.
-        self._lines: dict[str, Sequence[Holder]] = {}
-        for name, holder in self._teams.items():
-            line = (holder, *holder.above())
-            if not any(amount for one in line for amount in one.keeps.values()):
-                self._lines[name] = line
+        # Each team with those above it, up to the first that keeps something for itself: all of them count the same.
+        self._keep = {holder for holder in self._every() if any(holder.keeps.values())}
+        self._lines = {name: self._line(holder) for name, holder in self._teams.items()}
+
+    def _every(self) -> Iterator[Holder]:
+        yield from self._holders.values()
+        yield from self._teams.values()
+
+    def _line(self, holder: Holder) -> Sequence[Holder]:
+        line = [holder]
+        while holder.parent is not None and holder not in self._keep:
+            holder = holder.parent
+            line.append(holder)
+        return tuple(line)
 
     def _add_cohort(self, policy: Policy, name: str, root: Holder) -> Holder:
         if name in self._holders:
@@ -252,12 +260,8 @@ class Shares:
 
     def available(self, team: str, resource: Resource) -> int:
         """What a team may still take: its own and what others can spare; negative if it holds too much."""
-        line = self._lines.get(team)
-        if line is None:
-            return self._teams[team].available(resource)
-        # Where nobody keeps anything for itself, it is the least that any of them may.
-        cluster = line[-1]
-        least = cluster.subtree.get(resource, 0) - cluster.usage.get(resource, 0)
+        *line, last = self._lines[team]
+        least = last.available(resource)
         for holder in line:
             quota = holder.quotas.get(resource)
             if quota is not None and quota.borrow is not None:
@@ -297,9 +301,9 @@ class Shares:
         if lately and lendable > 0:
             share += lately * 1000.0 / lendable / (holder.weight or 1)
         shares = [(without_weight, share)]
-        more, all_count = amounts, team in self._lines
+        more = amounts
         while holder.parent.parent is not None:
-            if not all_count:
+            if holder in self._keep:
                 more = {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in more.items()}
             holder = holder.parent
             assert holder.parent is not None
@@ -320,33 +324,27 @@ class Shares:
 
     def add(self, team: str, amounts: Amounts) -> None:
         """Count these amounts as used by a team, and above it what exceeds what it keeps for itself."""
-        line = self._lines.get(team)
         for resource, more in amounts.items():
-            if line is not None:
-                self._change(line, resource, more)
-                continue
-            holder: Holder | None = self._teams[team]
-            while holder is not None and more > 0:
-                kept_free = holder.keeps.get(resource, 0) - holder.usage.get(resource, 0)
-                self._change((holder,), resource, more)
+            holders = self._lines[team]
+            while holders and more > 0:
+                last = holders[-1]
+                kept_free = last.keeps.get(resource, 0) - last.usage.get(resource, 0)
+                self._change(holders, resource, more)
                 if kept_free > 0:
                     more -= kept_free
-                holder = holder.parent
+                holders = (last.parent,) if last.parent is not None else ()
 
     def remove(self, team: str, amounts: Amounts) -> None:
         """Count these amounts as no longer used by a team."""
-        line = self._lines.get(team)
         for resource, less in amounts.items():
-            if line is not None:
-                self._change(line, resource, -less)
-                continue
-            holder: Holder | None = self._teams[team]
-            while holder is not None and less > 0:
-                above_kept = holder.usage.get(resource, 0) - holder.keeps.get(resource, 0)
-                self._change((holder,), resource, -less)
+            holders = self._lines[team]
+            while holders and less > 0:
+                last = holders[-1]
+                above_kept = last.usage.get(resource, 0) - last.keeps.get(resource, 0)
+                self._change(holders, resource, -less)
                 if above_kept < less:
                     less = above_kept
-                holder = holder.parent
+                holders = (last.parent,) if last.parent is not None else ()
 
     def _change(self, holders: Sequence[Holder], resource: Resource, amount: int) -> None:
         self._log.append((holders, resource, amount))

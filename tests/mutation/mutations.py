@@ -41,8 +41,8 @@ SHARES = _in(
     ),
     (
         "what is kept is not looked at",
-        "            if not any(amount for one in line for amount in one.keeps.values()):\n",
-        "            if True:\n",
+        "while holder.parent is not None and holder not in self._keep:",
+        "while holder.parent is not None:",
     ),
     (
         "a borrow limit does not count what is used",
@@ -425,6 +425,11 @@ ROOM = _in(
     ),
     (
         "exclusive jobs share their nodes",
+        "                and not (exclusive and free.jobs > 0)\n",
+        "",
+    ),
+    (
+        "exclusive jobs that are spread share their nodes",
         "if request.exclusive and free.jobs > 0:",
         "if False:",
     ),
@@ -733,16 +738,6 @@ PLAN = _in(
         "what fits now is looked at once and for all",
         "        self.glances.clear()\n",
         "",
-    ),
-    (
-        "whom others may be taken from is looked at once and for all",
-        "        self.may_take.clear()\n",
-        "",
-    ),
-    (
-        "where limits forbid it nodes are said to lack",
-        "if chosen is None and (allowed or (lacks_nodes and batch.form.request.gpus_per_node)):",
-        "if chosen is None:",
     ),
     (
         "where teams stand is told of how it will be",

@@ -7,14 +7,15 @@ Where that would happen the later ones are told to wait, for a while at a time: 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
+from slurm_gov.core.memory import Holdings
 from slurm_gov.core.policy import Policy, Resource
 from slurm_gov.core.queue import Batch, Queue, Wish
-from slurm_gov.core.shares import Amounts, Shares
+from slurm_gov.core.shares import Amounts, Holder, Shares
 from slurm_gov.core.victims import Victim
 
 MOST_BEHIND = 100
@@ -37,9 +38,7 @@ class Ahead(NamedTuple):
     start: float = 0.0
 
 
-def heads_of_line(
-    policy: Policy, now: float, queue: Queue, shares: Shares, running: Sequence[Victim]
-) -> dict[str, Ahead]:
+def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> dict[str, Ahead]:
     """In each team, the first job that has waited longer than ``protect_after`` for the team's own quota, which other
     jobs of the team hold, and that is larger than any of them: no later one is to take what they leave before it.
     """
@@ -47,39 +46,32 @@ def heads_of_line(
     if policy.protect_after is None:
         return heads
     since = now - policy.protect_after
-    jobs_of: dict[str, list[Victim]] = {}
-    largest: dict[tuple[str, Resource], int] = {}
-    for one in running:
-        jobs_of.setdefault(one.team, []).append(one)
-        for resource, amount in one.use.items():
-            if amount > largest.get((one.team, resource), 0):
-                largest[one.team, resource] = amount
     for team, batches in queue.of_team.items():
+        holder, largest = held.shares.holder(team), held.largest(team)
+        large = {want for want in queue.tasks[team] if _is_large(holder, want.amounts, largest)}
         first: tuple[Wish, Batch] | None = None
-        for batch in batches.values():
-            if first is not None and first[0].place < batch.place:
-                continue
-            if _is_large(shares, team, batch.amounts, largest):
+        for batch in batches.values() if large else ():
+            if batch.want in large and (first is None or batch.place < first[0].place):
                 wish = next((one for one in batch.wishes if one.job.submit <= since), None)
                 if wish is not None and (first is None or wish.place < first[0].place):
                     first = wish, batch
         if first is not None:
             wish, batch = first
-            start = _earliest(shares, team, batch.amounts, jobs_of.get(team, ()))
+            start = _earliest(held.shares, team, batch.amounts, held.of_team[team].values())
             heads[team] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, start)
     return heads
 
 
-def _is_large(shares: Shares, team: str, amounts: Amounts, largest: Mapping[tuple[str, Resource], int]) -> bool:
+def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:
     """Whether these amounts fit a team's quota, not beside what it holds, and are more than any of its jobs holds.
     When one as large ends Slurm starts the first in line; of what smaller ones leave it would start others.
     """
     large = False
     for resource, amount in amounts.items():
-        quota = shares.quota(team, resource).nominal
+        quota = team.quota(resource).nominal
         if amount > quota:
             return False
-        if amount > largest.get((team, resource), 0) and shares.usage(team, resource) + amount > quota:
+        if team.usage.get(resource, 0) + amount > quota and amount > largest.get(resource, 0):
             large = True
     return large
 

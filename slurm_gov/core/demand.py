@@ -42,6 +42,13 @@ class Form:
                 return held
         return None
 
+    def fits(self, room: Room) -> bool:
+        """Whether there are nodes for it."""
+        for partition in self.partitions:  # noqa: SIM110 (a plain loop: nothing is asked more often)
+            if room.has_place(self.request, partition, self.pool.tres):
+                return True
+        return False
+
     def is_easier(self, other: Form) -> bool:
         """Whether it surely finds its nodes wherever the other does; false if that is not known."""
         if self is other:
@@ -100,8 +107,11 @@ class Kinds:
         self._empty = Room(self._bare.nodes, all_usable=True)
         self._kinds: dict[object, Kind] = {}
         self._forms: dict[object, Form] = {}
+        self._found: dict[object, tuple[Form | None, str]] = {}
         self._wants: dict[object, Want] = {}
+        self._asks: dict[tuple[str, Form], tuple[Want, str | None]] = {}
         self._team_of: dict[str, str | None] = {}
+        self._easier: dict[tuple[Form, Form], bool] = {}
 
     @property
     def count(self) -> int:
@@ -114,6 +124,13 @@ class Kinds:
             self._team_of[account] = self._bare.team_of(self.policy, account)
         return self._team_of[account]
 
+    def is_easier(self, form: Form, other: Form) -> bool:
+        """``Form.is_easier``, looked up once."""
+        known = self._easier.get((form, other))
+        if known is None:
+            known = self._easier[form, other] = form.is_easier(other)
+        return known
+
     def of(self, job: WaitingJob) -> Kind:
         """What a waiting job is to policy and nodes."""
         key = (job.account, job.partitions, job.qos, job.request.shape)
@@ -124,7 +141,10 @@ class Kinds:
 
     def _find(self, job: WaitingJob, shape: object) -> Kind:
         team = self.team(job.account)
-        form, problem = self._form(job, shape)
+        looks_for = job.partitions, shape
+        if looks_for not in self._found:
+            self._found[looks_for] = self._form(job, shape)
+        form, problem = self._found[looks_for]
         pool = form.pool.name if form else None
         priority = self.policy.priority_of(job.qos)
         if team is None:
@@ -132,8 +152,12 @@ class Kinds:
             return Kind(team, pool, priority, no_demand=(Reason.NO_TEAM, why))
         if form is None:
             return Kind(team, pool, priority, no_demand=(Reason.NO_POOL, problem))
-        want = self._want(team, form)
-        if (never := self._never(want, form)) is not None:
+        asks = team, form
+        if asks not in self._asks:
+            want = self._want(team, form)
+            self._asks[asks] = want, self._never(want, form)
+        want, never = self._asks[asks]
+        if never is not None:
             return Kind(team, pool, priority, no_demand=(Reason.CAN_NEVER_RUN, never))
         return Kind(team, pool, priority, want, form)
 

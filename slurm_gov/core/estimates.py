@@ -184,7 +184,7 @@ class Estimates:
         self._work -= 1
         team, amounts = kind.want.team, kind.want.amounts
         allowed = self._shares.within_quota(team, amounts) or self._shares.fits(team, amounts)
-        return allowed and kind.form.place(self._room) is not None
+        return allowed and kind.form.fits(self._room)
 
     def _never(self, kind: Kind) -> Estimate:
         if self._work <= 0:

@@ -6,12 +6,12 @@ holds for as long as the same record comes back and policy, accounts and nodes a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from operator import attrgetter
 
 from slurm_gov.core.capacity import Ground
 from slurm_gov.core.demand import Kinds
-from slurm_gov.core.policy import Policy
+from slurm_gov.core.policy import Policy, Resource
 from slurm_gov.core.queue import Queue
 from slurm_gov.core.room import Room
 from slurm_gov.core.shares import Shares
@@ -64,6 +64,9 @@ class Memory:
 class Holdings:
     """Who holds what: the shares and the room that is free ``now``, and those that will be ``later``, when the jobs
     that end or must leave are gone. Made the present one by what came and went.
+
+    ``of_team``: each team's running jobs; ``in_line``: all of these in the order in which they would be preempted;
+    ``on_nodes``: what jobs hold of each TRES that is a pool's, by node.
     """
 
     def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
@@ -73,36 +76,86 @@ class Holdings:
         self.shares_now = Shares(policy, self.ground.healthy)
         self.shares = Shares(policy, self.ground.healthy)
         self.now, self.later = Room(self.nodes.values()), Room(self.nodes.values())
-        self.all: dict[int, Victim | RunningJob] = {}
+        self.of_team: dict[str, dict[int, Victim]] = {team: {} for team in policy.teams}
+        self.on_nodes: dict[str, dict[str, int]] = {pool.tres: {} for pool in policy.pools.values()}
+        self.in_line: list[Victim] = []
+        self._summed: dict[str, tuple[dict[Resource, int], dict[Resource, int]]] = {}
+        self._all: dict[int, Victim | RunningJob] = {}
+        self._ending: dict[int, RunningJob] = {}
 
     def become(self, all: dict[int, Victim | RunningJob]) -> None:
         """Count these and no others."""
-        for id, one in self.all.items():
+        gone: list[Victim] = []
+        came: list[Victim] = []
+        for id, one in self._all.items():
             if all.get(id) is not one:
                 job = _job(one)
                 self.now.give(job.held)
-                if job.state is not RunState.COMPLETING:
+                self._hold(job, -1)
+                if job.state is RunState.COMPLETING:
+                    del self._ending[id]
+                else:
                     self.later.give(job.held)
-                    if isinstance(one, Victim):
+                if isinstance(one, Victim):
+                    gone.append(one)
+                    del self.of_team[one.team][id]
+                    self._summed.pop(one.team, None)
+                    if job.state is not RunState.COMPLETING:
                         self.shares.remove(one.team, one.use)
                         self.shares_now.remove(one.team, one.use)
         for id, one in all.items():
-            if self.all.get(id) is not one:
+            if self._all.get(id) is not one:
                 job = _job(one)
                 self.now.take(job.held)
-                if job.state is not RunState.COMPLETING:
+                self._hold(job, 1)
+                if job.state is RunState.COMPLETING:
+                    self._ending[id] = job
+                else:
                     self.later.take(job.held)
+                if isinstance(one, Victim):
+                    came.append(one)
+                    self.of_team[one.team][id] = one
+                    self._summed.pop(one.team, None)
                     # What ends already is no longer its team's: Slurm's own count of a cap leaves it out too.
-                    if isinstance(one, Victim):
+                    if job.state is not RunState.COMPLETING:
                         self.shares.add(one.team, one.use)
                         self.shares_now.add(one.team, one.use)
-        self.all = all
+        if gone or came:
+            ids = {victim.job.id for victim in gone}
+            self.in_line = [victim for victim in self.in_line if victim.job.id not in ids] + came
+            self.in_line.sort(key=_order)
+        self._all = all
         for working in (self.now, self.later, self.shares, self.shares_now):
             working.settle()
 
-    def in_order(self) -> list[Victim | RunningJob]:
-        """By id: what each running job is for a team, or the job as it is if it has none."""
-        return [self.all[id] for id in sorted(self.all)]
+    def _hold(self, job: RunningJob, sign: int) -> None:
+        for one in job.held:
+            for tres, amount in one.gpus.items():
+                if (held := self.on_nodes.get(tres)) is not None:
+                    held[one.node] = held.get(one.node, 0) + sign * amount
+
+    def ending(self) -> list[RunningJob]:
+        """The jobs that are ending, by id."""
+        return [self._ending[id] for id in sorted(self._ending)]
+
+    def largest(self, team: str) -> Mapping[Resource, int]:
+        """The most that any running job of a team holds, by resource."""
+        return self._sums(team)[0]
+
+    def jobs(self, team: str) -> Mapping[Resource, int]:
+        """How many running jobs of a team hold something of each resource."""
+        return self._sums(team)[1]
+
+    def _sums(self, team: str) -> tuple[dict[Resource, int], dict[Resource, int]]:
+        found = self._summed.get(team)
+        if found is None:
+            largest, jobs = found = self._summed[team] = {}, {}
+            for one in self.of_team[team].values():
+                for resource, amount in one.use.items():
+                    jobs[resource] = jobs.get(resource, 0) + 1
+                    if amount > largest.get(resource, 0):
+                        largest[resource] = amount
+        return found
 
     def undo(self) -> None:
         """Take back what was done since it became the present one."""
@@ -114,6 +167,7 @@ def _job(one: Victim | RunningJob) -> RunningJob:
     return one.job if isinstance(one, Victim) else one
 
 
+_order = attrgetter("order")
 _what = attrgetter("name", "partitions", "gpus", "cpus", "memory", "features")
 _capacity = attrgetter("name", "partitions", "gpus", "cpus", "memory", "features", "usable")
 

@@ -11,8 +11,7 @@ impossible for all, until something is given back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from typing import NamedTuple
 
@@ -24,7 +23,7 @@ from slurm_gov.core.demand import Form, Want
 from slurm_gov.core.fairness import fair_search
 from slurm_gov.core.memory import Holdings, Memory
 from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, frozen
-from slurm_gov.core.queue import Batch
+from slurm_gov.core.queue import Batch, Outcome
 from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
 from slurm_gov.core.shares import Amounts, Holder
@@ -38,8 +37,9 @@ from slurm_gov.core.victims import (
     Preemptor,
     Victim,
     Working,
+    may_take_others,
+    may_take_own,
     search,
-    worth_a_search,
 )
 
 
@@ -93,6 +93,16 @@ class _Chosen(NamedTuple):
     in_order: list[Candidate]
 
 
+class _Glance(NamedTuple):
+    """The nodes that a job beyond its team's quota gets now, and if it gets none, why victims would not help."""
+
+    held: tuple[Held, ...] | None = None
+    outcome: Outcome | None = None
+
+
+_NO_ROOM = _Glance()
+
+
 class _Cycle:
     """The working state of one cycle; thrown away with it.
 
@@ -105,7 +115,7 @@ class _Cycle:
         self.policy = policy
         self.snapshot = snapshot
         self.kinds = memory.kinds
-        self.nodes, self.ground = held.nodes, held.ground
+        self.holdings, self.nodes, self.ground = held, held.nodes, held.ground
         self.shares, self.shares_now, self.now, self.later = held.shares, held.shares_now, held.now, held.later
         self.shares.lately = lately(policy, snapshot)
         self.working = Working(self.shares, self.later)
@@ -113,13 +123,14 @@ class _Cycle:
         self.changes = 0
         self.available: dict[tuple[str, Resource], int] = {}  # until something changes
         self.held: dict[tuple[str, Resource], str] = {}  # in words, likewise
+        self.refusals: dict[Want, Outcome] = {}  # likewise
+        self.glances: dict[tuple[Want, Form], _Glance] = {}  # likewise
         self.stands: dict[Want, _Stand] = {}
         self.freed = 0
         self.losers: set[str] = set()
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
         self.promised: dict[str, list[Ahead]] = {}  # who is to start when others have left, by team
-        self.protected: dict[str, Ahead] = {}
         self.passed_over: dict[str, dict[Form, Want]] = {}
         self.nobody_for: dict[tuple[str, int], tuple[int, Amounts]] = {}
         # What found no nodes although all that its candidates may leave would leave; until something changes.
@@ -128,24 +139,18 @@ class _Cycle:
         self.full_later: dict[Form, int] = {}
         self.may_use: dict[Form, dict[str, bool]] = {}
         self.preempt: list[Preempt] = []
-        self.running: list[Victim] = []
-        for one in held.in_order():
-            job = one.job if isinstance(one, Victim) else one
-            if job.state is RunState.COMPLETING:
-                self._will_leave(job.held, job.display_id)
-            if isinstance(one, Victim):
-                self.running.append(one)
-        self.running_jobs = _count((victim.team, pool) for victim in self.running for pool in victim.use)
-        self.line = Line(policy, self.shares, self.running, snapshot.now)
-        self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, self.shares, self.running)
+        for job in held.ending():
+            self._will_leave(job.held, job.display_id)
+        self.line = Line(policy, self.shares, held.in_line, snapshot.now)
+        self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, held)
 
     def decide(self) -> Plan:
-        gpus, waiting = _sums(self.queue.tasks)
-        standings = team_standings(self.policy, self.shares, gpus, waiting, self.running_jobs)
         self._serve_owners()
         self._serve_borrowers()
         will_have = caps(self.policy, self.snapshot, self.ground, self._will_hold)
+        behind = self._behind(will_have)
         preempted = {one.job for one in self.preempt}
+        self.shares.undo(0)  # who stands where is said of how it was before
         return Plan(
             caps=will_have,
             preempt=tuple(self.preempt),
@@ -153,16 +158,17 @@ class _Cycle:
                 sorted(
                     job.id
                     for job in self.snapshot.running
-                    if job.being_preempted and job.state is not RunState.COMPLETING and job.id not in preempted
+                    if job.mark is not None
+                    and job.being_preempted
+                    and job.state is not RunState.COMPLETING
+                    and job.id not in preempted
                 )
             ),
             decisions=self.queue.decisions(),
-            standings=tuple(
-                replace(one, cap=will_have[one.team][self.policy.pools[one.pool].tres]) for one in standings
-            ),
-            pools=pool_standings(self.policy, self.snapshot, self.ground),
+            standings=tuple(team_standings(self.policy, self.holdings, self.queue.asked, will_have)),
+            pools=pool_standings(self.policy, self.holdings),
             warnings=tuple(warnings(self.policy, self.snapshot, self.ground)),
-            behind=frozen(self._behind(will_have)),
+            behind=frozen(behind),
         )
 
     def _stand(self, want: Want) -> _Stand:
@@ -229,7 +235,7 @@ class _Cycle:
         """All jobs within their teams' quotas, in Slurm's order. A team whose jobs had to leave may come to be within
         its quota again: then so are jobs of it.
         """
-        inside = {batch for batch in self.queue.batches() if self._stand(batch.want).within}
+        inside = set(self._within_quota())
         line = [(batch.place, batch) for batch in inside]
         heapify(line)
         while line:
@@ -242,12 +248,24 @@ class _Cycle:
                 inside.discard(batch)
             else:
                 heapreplace(line, (batch.place, batch))
-            for loser in sorted(self.losers):
+            for loser in sorted(filter(self._may_be_within_quota, self.losers)):
                 for one in self.queue.of_team.get(loser, {}).values():
                     if one not in inside and not one.done and self._stand(one.want).within:
                         inside.add(one)
                         heappush(line, (one.place, one))
             self.losers.clear()
+
+    def _within_quota(self) -> Iterator[Batch]:
+        """The batches whose first job its team's quota covers."""
+        for team in filter(self._may_be_within_quota, self.queue.of_team):
+            tasks = self.queue.tasks[team]
+            wants = {want for want in tasks if self.shares.within_quota(team, want.amounts)}
+            if wants:
+                yield from (batch for batch in self.queue.of_team[team].values() if batch.want in wants)
+
+    def _may_be_within_quota(self, team: str) -> bool:
+        """Whether its quota covers what each of its waiting jobs asks for at least."""
+        return self.shares.within_quota(team, self.queue.least.get(team, {}))
 
     def _serve_owner(self, batch: Batch) -> None:
         """Start the tasks of its first job as far as its team's quota covers them, or take back what was lent."""
@@ -275,7 +293,11 @@ class _Cycle:
         kind, amounts = batch.kind, batch.amounts
         if not batch.form.request.plain:
             return None
-        lacking = frozenset(r for r, n in amounts.items() if n > self.shares.available(batch.team, r))
+        fair = self.policy.rebalance is not Rebalance.NEVER
+        take_own = not self._an_easier_one_waits(batch)
+        if not (fair or take_own or self._may_take_others(batch)):
+            return None
+        lacking = frozenset([r for r, n in amounts.items() if n > self._available(batch.team, r)])
         contested = lacking or frozenset(amounts)
         job = batch.first.job
         # The tasks of an array are one record: that one of them had its victims must not keep the others from theirs.
@@ -297,30 +319,34 @@ class _Cycle:
         # Whoever leaves, it is not allowed less than now.
         allowed = self._stand(batch.want).within or self._allowed(batch)
 
+        lacks_nodes = False  # as far as is known of the last look
+
         def fits() -> bool:
-            return (
-                allowed or self.shares.within_quota(batch.team, amounts) or self.shares.fits(batch.team, amounts)
-            ) and batch.form.place(self.later) is not None
+            nonlocal lacks_nodes
+            lacks_nodes = False
+            if allowed or self.shares.within_quota(batch.team, amounts) or self.shares.fits(batch.team, amounts):
+                lacks_nodes = not batch.form.fits(self.later)
+                return not lacks_nodes
+            return False
 
         # Where nodes are what it lacks, only jobs on nodes that it may use can make room for it.
         has_nodes = self._place_later(batch.form) is not None
         may_help = anywhere if has_nodes else on_its_nodes
         nodes = None if has_nodes else batch.form.nodes
-        take_own = not self._an_easier_one_waits(batch)
         found = Candidates(self.policy, self.shares, preemptor, self.line, may_help, nodes, take_own)
-        fair = self.policy.rebalance is not Rebalance.NEVER
         possible = found if fair else found.with_a_chance()
         if possible.none:
             return None
-        group = None if fair or not allowed else possible.group
+        group = None if fair else possible.group
         hopeless = self.hopeless.setdefault(group, []) if group is not None else []
-        if any(form.is_easier(batch.form) for form in hopeless):
+        if any(self.kinds.is_easier(form, batch.form) for form in hopeless):
             return None
         if fair:
             chosen = fair_search(self.policy, self.working, preemptor, list(found), fits)
         else:
             chosen = search(self.policy, self.working, preemptor, found, fits, self.snapshot.now)
-        if chosen is None:
+        # The last look was when all that may leave had left. With equal nodes, more room is never worse.
+        if chosen is None and (allowed or (lacks_nodes and batch.form.request.gpus_per_node)):
             hopeless.append(batch.form)
         if chosen is None or self._another_would_take_it(batch, chosen):
             return None
@@ -330,10 +356,10 @@ class _Cycle:
         """Whether a job of the team that was passed over would fit wherever this one does, and asks for no more:
         then that one would take whatever the team's own victims leave.
         """
-        return any(
-            all(n <= batch.amounts.get(r, 0) for r, n in want.amounts.items()) and form.is_easier(batch.form)
-            for form, want in self.passed_over.get(batch.team, {}).items()
-        )
+        for form, want in self.passed_over.get(batch.team, {}).items():
+            if _at_least(batch.amounts, want.amounts) and self.kinds.is_easier(form, batch.form):
+                return True
+        return False
 
     def _another_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
         """Whether Slurm would give what the team's own victims leave to a job of the team that is ahead in line.
@@ -347,7 +373,7 @@ class _Cycle:
                 self.working.remove(candidate.victim)
             return any(
                 (self.shares.within_quota(batch.team, want.amounts) or self.shares.fits(batch.team, want.amounts))
-                and form.place(self.later) is not None
+                and form.fits(self.later)
                 for form, want in self.passed_over.get(batch.team, {}).items()
             )
 
@@ -429,7 +455,7 @@ class _Cycle:
         others, those for whom somebody has left.
         """
         for owed in self._owed():
-            if not self._cannot_start(owed):
+            if not (self._waits_behind(owed) or self._cannot_start(owed)):
                 self._serve_borrower(owed)
         if self.policy.idle is Idle.FIRST_COME:
             heads = _heads(self.queue.batches())
@@ -439,30 +465,28 @@ class _Cycle:
         # Only teams with a job that may be able to start stand in line: on a full cluster, most have none.
         heads_of = {team: _heads(batches.values()) for team, batches in self.queue.of_team.items()}
         line = [
-            (self._place_in_line(batch), team)
+            (self._place_in_line(batch), team, batch, self.changes)
             for team, heads in heads_of.items()
             if (batch := self._next(heads)) is not None
         ]
         heapify(line)
         while line:
-            place, team = line[0]
+            _, team, first, changes = line[0]
+            # If shares have changed since it was put in line it is served only if it is still the first.
+            if changes == self.changes:
+                self._serve_borrower(first)
             batch = self._next(heads_of[team])
             if batch is None:
                 heappop(line)
-                continue
-            # Shares have changed since it was put in line: it is served only if it is still the first.
-            place = self._place_in_line(batch)
-            if place > line[0][0]:
-                heapreplace(line, (place, team))
-                continue
-            self._serve_borrower(batch)
+            else:
+                heapreplace(line, (self._place_in_line(batch), team, batch, self.changes))
 
     def _owed(self) -> list[Batch]:
         """The batches with jobs for which others had to leave, or must, and that have not started yet: what they lost
         must not be in vain.
         """
         snapshot = self.snapshot
-        owed = {job.mark.beneficiary for job in snapshot.waiting if job.mark is not None}
+        owed = {wish.job.mark.beneficiary for wish in self.queue.marked if wish.job.mark is not None}
         for jobs in (snapshot.ended, snapshot.running):
             owed |= {job.mark.beneficiary for job in jobs if job.mark is not None and job.being_preempted}
         owed &= {job.id for job in snapshot.waiting} if owed else set()
@@ -473,10 +497,17 @@ class _Cycle:
         """The batch of the next job that may be able to start; of those ahead that cannot it is said why."""
         while heads:
             place, batch = heads[0]
-            if batch.done or (batch.place == place and self._cannot_start(batch)):
+            if batch.done:
                 heappop(heads)
             elif batch.place != place:
                 heapreplace(heads, (batch.place, batch))
+            elif self._waits_behind(batch):
+                # So do all that are left of its team, for they come after it.
+                for one in self.queue.of_team[batch.team].values():
+                    if not one.done:
+                        self._waits_behind(one)
+            elif self._cannot_start(batch):
+                heappop(heads)
             else:
                 return batch
         return None
@@ -492,26 +523,39 @@ class _Cycle:
         """Whether this can be told at a glance of jobs beyond their team's quota, whoever else is served before them;
         if so, it is said of them.
         """
-        if self._waits_behind(batch):
-            return True
         allowed = self._allowed(batch)
         if allowed:
-            if self._place_now(batch.form) is not None:
-                if self._allowed_now(batch):
-                    return False
-                why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
-                self._fail(batch, Reason.NOTHING_TO_BORROW, why)
-                return True
-            held = self._place_later(batch.form)
-            if held is not None:
-                # Only what is idle now is lent: in the cycle in which it is.
-                why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
-                self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
+            glance = self._glance(batch)
+            if glance.held is not None:
+                return False
+            if glance.outcome is not None:
+                self._fail(batch, *glance.outcome)
                 return True
         if self._may_have_victims(batch):
             return False
         self._fail_to_borrow(batch, allowed)
         return True
+
+    def _glance(self, batch: Batch) -> _Glance:
+        """The same for all jobs of a team that ask for the same and are allowed it, until something changes."""
+        key = batch.want, batch.form
+        glance = self.glances.get(key)
+        if glance is None:
+            glance = self.glances[key] = self._look(batch)
+        return glance
+
+    def _look(self, batch: Batch) -> _Glance:
+        if (held := self._place_now(batch.form)) is not None:
+            if self._allowed_now(batch):
+                return _Glance(held)
+            why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
+            return _Glance(None, (Reason.NOTHING_TO_BORROW, why))
+        held = self._place_later(batch.form)
+        if held is not None:
+            # Only what is idle now is lent: in the cycle in which it is.
+            why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
+            return _Glance(None, (Reason.BORROW_DOES_NOT_FIT, why))
+        return _NO_ROOM
 
     def _may_have_victims(self, batch: Batch) -> bool:
         """Whether it is worth looking for victims for a job beyond its team's quota."""
@@ -520,17 +564,28 @@ class _Cycle:
         # Where there are none for some amounts, there are none for more, until something is given back.
         key = batch.team, batch.kind.priority
         freed, least = self.nobody_for.get(key, (-1, batch.amounts))
-        if freed == self.freed and all(batch.amounts.get(r, 0) >= n for r, n in least.items()):
+        if freed == self.freed and _at_least(batch.amounts, least):
             return False
-        if worth_a_search(self.policy, self.shares, self.line, *key, batch.amounts):
+        if may_take_own(self.policy, self.line, *key):
+            return True
+        if freed != self.freed:
+            least = self.queue.least[batch.team]
+            if not may_take_others(self.policy, self.shares, batch.team, least):
+                self.nobody_for[key] = self.freed, least
+                return False
+        if self._may_take_others(batch):
             return True
         self.nobody_for[key] = self.freed, batch.amounts
         return False
 
+    def _may_take_others(self, batch: Batch) -> bool:
+        """Whether it may have any candidates in other teams."""
+        return may_take_others(self.policy, self.shares, batch.team, batch.amounts)
+
     def _serve_borrower(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
         allowed = self._allowed(batch)
-        if allowed and (held := self._place_now(batch.form)) is not None and self._allowed_now(batch):
+        if allowed and (held := self._glance(batch).held) is not None:
             self._start(batch, held, Reason.STARTS_NOW, f"beyond {self._quota_use(batch)}: it borrows what is idle")
         elif (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
@@ -544,7 +599,10 @@ class _Cycle:
             self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
         else:
             self._protect(batch)
-            self._fail(batch, *self._not_allowed(batch))
+            refusal = self.refusals.get(batch.want)
+            if refusal is None:
+                refusal = self.refusals[batch.want] = self._not_allowed(batch)
+            self._fail(batch, *refusal)
 
     def _protect(self, batch: Batch) -> None:
         """Let nobody of the team overtake a job that has waited long, where that lets it run in the end.
@@ -585,18 +643,18 @@ class _Cycle:
         self._fail(batch, Reason.TEAM_AT_LIMIT, why)
         return True
 
-    def _not_allowed(self, batch: Batch) -> tuple[Reason, str]:
+    def _not_allowed(self, batch: Batch) -> Outcome:
         """Why its team may not hold so much more."""
-        resource, amount = next((r, n) for r, n in batch.amounts.items() if n > self._available(batch.team, r))
-        quota = self.shares.quota(batch.team, resource)
-        used = self.shares.usage(batch.team, resource)
-        key = batch.team, resource
+        for resource, amount in batch.amounts.items():
+            if amount > (could := self._available(batch.team, resource)):
+                break
+        holder, key = self.shares.holder(batch.team), (batch.team, resource)
+        quota = holder.quota(resource)
         held = self.held.get(key)
         if held is None:
             held = self.held[key] = holds(self.shares, batch.team, resource)
-        if quota.borrow is not None and used + amount > quota.nominal + quota.borrow:
+        if quota.borrow is not None and holder.usage.get(resource, 0) + amount > quota.nominal + quota.borrow:
             return Reason.TEAM_AT_LIMIT, f"{held}, and asks for {amount} more"
-        could = self._available(batch.team, resource)
         more = f"it could have {could} now" if could > 0 else "nothing is idle that it may borrow"
         return Reason.NOTHING_TO_BORROW, f"{held}, and asks for {amount} more; {more}"
 
@@ -607,6 +665,8 @@ class _Cycle:
         self.changes += 1
         self.available.clear()
         self.held.clear()
+        self.refusals.clear()
+        self.glances.clear()
         self.hopeless.clear()
         self.shares.add(batch.team, batch.amounts)
         self.line.update(batch.team)
@@ -664,21 +724,9 @@ def _heads(batches: Iterable[Batch]) -> _Heads:
     return heads
 
 
-def _count(things: Iterable[tuple[str, str]]) -> dict[tuple[str, str], int]:
-    counted: dict[tuple[str, str], int] = {}
-    for thing in things:
-        counted[thing] = counted.get(thing, 0) + 1
-    return counted
-
-
-def _sums(tasks: Mapping[str, Mapping[Want, int]]) -> tuple[dict[tuple[str, str], int], dict[tuple[str, str], int]]:
-    """What each team's waiting jobs ask for of each pool, and how many they are."""
-    gpus: dict[tuple[str, str], int] = {}
-    jobs: dict[tuple[str, str], int] = {}
-    for of_team in tasks.values():
-        for want, count in of_team.items():
-            for pool, amount in want.amounts.items():
-                key = (want.team, pool)
-                gpus[key] = gpus.get(key, 0) + amount * count
-                jobs[key] = jobs.get(key, 0) + count
-    return gpus, jobs
+def _at_least(amounts: Amounts, others: Amounts) -> bool:
+    """Whether there is as much of everything as there."""
+    for resource, amount in others.items():  # noqa: SIM110 (a plain loop: nothing is asked more often)
+        if amounts.get(resource, 0) < amount:
+            return False
+    return True

@@ -9,6 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 from slurm_gov.core.snapshot import Held, Node, Request
 
@@ -28,10 +29,14 @@ class _Levels:
             insort(self.levels.setdefault(gpus, []), number)
 
     def move(self, number: int, old: int, new: int) -> None:
+        levels = self.levels
         if old > 0:
-            level = self.levels[old]
+            level = levels[old]
             del level[bisect_left(level, number)]
-        self.add(number, new)
+        if new in levels:
+            insort(levels[new], number)
+        else:
+            self.add(number, new)
 
     def has(self, count: int, least: int) -> bool:
         """Whether so many nodes have at least so many GPUs free."""
@@ -118,6 +123,10 @@ class Room:
         """Where we are now, for ``undo``."""
         return len(self._log)
 
+    def forget(self, mark: int) -> None:
+        """What was done since stays: it is not to be undone."""
+        del self._log[mark:]
+
     def settle(self) -> None:
         """What was taken and given so far stays: it is not to be undone."""
         self._log.clear()
@@ -146,6 +155,14 @@ class Room:
 
         ``tres`` is the typed TRES the request's GPUs are of.
         """
+        found = self._find(request, partition, tres)
+        return None if found is None else tuple([_held(request, tres, free, gpus) for free, gpus in found])
+
+    def has_place(self, request: Request, partition: str, tres: str) -> bool:
+        """Whether there are such nodes."""
+        return self._find(request, partition, tres) is not None
+
+    def _find(self, request: Request, partition: str, tres: str) -> _Found | None:
         levels = self._listed(partition, tres, request.features)
         # Slurm takes all the required nodes, and others beside them if more are needed.
         count = max(request.min_nodes, len(request.required_nodes))
@@ -159,8 +176,8 @@ class Room:
             if not all(eligible(request, free.node, partition) for free in first):
                 return None
         if request.gpus_per_node:
-            return self._place_equal(request, tres, count, first, levels)
-        return self._place_spread(request, tres, count, first, levels)
+            return self._find_equal(request, tres, count, first, levels)
+        return self._find_spread(request, tres, count, first, levels)
 
     def _listed(self, partition: str, tres: str, features: frozenset[str]) -> _Levels:
         key = (partition, tres, features)
@@ -180,33 +197,38 @@ class Room:
             if free.node.name not in apart:
                 yield free
 
-    def _place_equal(
+    def _find_equal(
         self, request: Request, tres: str, count: int, first: Sequence[_Free], levels: _Levels
-    ) -> tuple[Held, ...] | None:
+    ) -> _Found | None:
         """Every node gives the same number of GPUs."""
         each = request.gpus_per_node
-        chosen: list[Held] = []
-        for free in first:
-            if _most(request, tres, free) < each:
+        cpus, memory = share_of(request, each, 0)
+        exclusive = request.exclusive
+        chosen: _Found = []
+        for free in chain(first, self._others(request, levels.fullest_first(each))):
+            if (
+                free.gpus.get(tres, 0) >= each
+                and free.cpus >= cpus
+                and free.memory >= memory
+                and not (exclusive and free.jobs > 0)
+            ):
+                chosen.append((free, each))
+                if len(chosen) == count:
+                    return chosen
+            elif len(chosen) < len(first):
                 return None
-            chosen.append(_held(request, tres, free, each))
-        for free in self._others(request, levels.fullest_first(each)):
-            if len(chosen) == count:
-                break
-            if _most(request, tres, free) >= each:
-                chosen.append(_held(request, tres, free, each))
-        return tuple(chosen) if len(chosen) == count else None
+        return None
 
-    def _place_spread(
+    def _find_spread(
         self, request: Request, tres: str, count: int, first: Sequence[_Free], levels: _Levels
-    ) -> tuple[Held, ...] | None:
+    ) -> _Found | None:
         """The total comes from as few nodes as possible, each giving a multiple of what one task needs."""
         total, unit = request.gpus.get(tres, 0), max(1, request.gpus_per_task)
         if total < count * unit:
             return None
         if any(_most(request, tres, free) < unit for free in first):
             return None
-        chosen: list[Held] = []
+        chosen: _Found = []
         missing = total
         candidates = [first, self._others(request, levels.fullest_first(total))]
         candidates.append(self._others(request, levels.emptiest_first(total)))
@@ -217,21 +239,21 @@ class Room:
                     continue
                 # Each of the nodes still to come must get something.
                 gpus = min(most, missing - unit * max(0, count - len(chosen) - 1))
-                chosen.append(_held(request, tres, free, gpus))
+                chosen.append((free, gpus))
                 missing -= gpus
                 if missing <= 0:
-                    return tuple(chosen) if len(chosen) >= count else None
+                    return chosen if len(chosen) >= count else None
         return None
 
 
+_Found = list[tuple[_Free, int]]
+"""Nodes, and how many GPUs each of them gives."""
+
+
 def _most(request: Request, tres: str, free: _Free) -> int:
-    """How many GPUs a node could give to a request, by its GPUs, CPUs and memory."""
+    """How many GPUs of the total of a request a node could give, by its GPUs, CPUs and memory."""
     if request.exclusive and free.jobs > 0:
         return 0
-    if request.gpus_per_node:
-        cpus, memory = share_of(request, request.gpus_per_node, 0)
-        enough = free.gpus.get(tres, 0) >= request.gpus_per_node and free.cpus >= cpus and free.memory >= memory
-        return request.gpus_per_node if enough else 0
     total = request.gpus.get(tres, 0)
     most = min(free.gpus.get(tres, 0), total)
     cpus = free.cpus

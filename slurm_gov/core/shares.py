@@ -6,7 +6,7 @@ lend, passes the rest up, and may take from above what its borrowing limit allow
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -40,7 +40,7 @@ class Holder:
 
     ``subtree``: its quota and what those below lend; ``usage``: what it uses, or for a cohort what those below
     use beyond what they keep for themselves; ``keeps``: the part of ``subtree`` that it does not lend.
-    ``version`` is another one whenever its use may have changed.
+    ``version`` of a team is another one whenever its use may have changed.
     """
 
     name: str
@@ -123,7 +123,7 @@ class Holder:
 
     def share_with(self, more: Amounts) -> tuple[bool, float]:
         """Its share with these amounts more: whether it borrows without a weight, and how large it is."""
-        if self.parent is not None and len(more) == 1 and more.keys() >= self.usage.keys():
+        if self.parent is not None and len(more) == 1 and self.usage.keys() <= more.keys():
             # Mostly there is one resource, and nothing is asked more often.
             ((resource, amount),) = more.items()
             above = self.usage.get(resource, 0) + amount - self.subtree.get(resource, 0)
@@ -165,7 +165,7 @@ class Holder:
 
 def kind_of(resource: Resource) -> str:
     """What is compared with one another across pools: accelerators, or what stands behind the slash."""
-    return resource.partition("/")[2] or "gpu"
+    return "gpu" if "/" not in resource else resource.partition("/")[2]
 
 
 _NOTHING = Quota()
@@ -186,7 +186,7 @@ class Shares:
         self._holders: dict[str, Holder] = {}
         self._teams: dict[str, Holder] = {}
         self.lately = lately or {}
-        self._log: list[tuple[Holder, Resource, int]] = []
+        self._log: list[tuple[Sequence[Holder], Resource, int]] = []
         quotas: dict[Resource, int] = dict.fromkeys(healthy, 0)
         for owned in (*_quotas_of(policy.teams), *_quotas_of(policy.cohorts)):
             for resource, quota in owned.items():
@@ -208,6 +208,20 @@ class Shares:
             if holder.parent is not None:
                 holder.parent.children.append(holder)
         root.sum_up()
+        # Each team with those above it, up to the first that keeps something for itself: all of them count the same.
+        self._keep = {holder for holder in self._every() if any(holder.keeps.values())}
+        self._lines = {name: self._line(holder) for name, holder in self._teams.items()}
+
+    def _every(self) -> Iterator[Holder]:
+        yield from self._holders.values()
+        yield from self._teams.values()
+
+    def _line(self, holder: Holder) -> Sequence[Holder]:
+        line = [holder]
+        while holder.parent is not None and holder not in self._keep:
+            holder = holder.parent
+            line.append(holder)
+        return tuple(line)
 
     def _add_cohort(self, policy: Policy, name: str, root: Holder) -> Holder:
         if name in self._holders:
@@ -246,7 +260,15 @@ class Shares:
 
     def available(self, team: str, resource: Resource) -> int:
         """What a team may still take: its own and what others can spare; negative if it holds too much."""
-        return self.holder(team).available(resource)
+        *line, last = self._lines[team]
+        least = last.available(resource)
+        for holder in line:
+            quota = holder.quotas.get(resource)
+            if quota is not None and quota.borrow is not None:
+                most = holder.subtree.get(resource, 0) + quota.borrow - holder.usage.get(resource, 0)
+                if most < least:
+                    least = most
+        return least
 
     def over_quota(self, team: str, amounts: Amounts) -> bool:
         """Whether a team uses more than its quota of any of the resources given."""
@@ -262,16 +284,15 @@ class Shares:
 
     def fits(self, team: str, amounts: Amounts) -> bool:
         """Whether quotas, lending and borrowing limits allow a team these amounts more."""
-        holder = self._teams[team]
-        for resource, amount in amounts.items():  # noqa: SIM110 (a plain loop: nothing is asked more often)
-            if amount > 0 and amount > holder.available(resource):
+        for resource, amount in amounts.items():
+            if amount > 0 and amount > self.available(team, resource):
                 return False
         return True
 
     def shares_with(self, team: str, amounts: Amounts) -> tuple[tuple[bool, float], ...]:
         """The shares that a team and the cohorts it is in would have with these amounts more, the outermost
         cohort's first: who is served first among those that wait for idle capacity. Without a weight, how large.
-        What a team borrowed lately counts as if it borrowed it now.
+        What a team borrowed lately counts as if it borrowed it now. The cluster has no share.
         """
         holder = self._teams[team]
         assert holder.parent is not None
@@ -280,10 +301,12 @@ class Shares:
         if lately and lendable > 0:
             share += lately * 1000.0 / lendable / (holder.weight or 1)
         shares = [(without_weight, share)]
-        more = dict(amounts)
-        while holder.parent is not None:
-            more = {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in more.items()}
+        more = amounts
+        while holder.parent.parent is not None:
+            if holder in self._keep:
+                more = {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in more.items()}
             holder = holder.parent
+            assert holder.parent is not None
             shares.append(holder.share_with(more))
         shares.reverse()
         return tuple(shares)
@@ -302,30 +325,36 @@ class Shares:
     def add(self, team: str, amounts: Amounts) -> None:
         """Count these amounts as used by a team, and above it what exceeds what it keeps for itself."""
         for resource, more in amounts.items():
-            holder: Holder | None = self._teams[team]
-            while holder is not None and more > 0:
-                used = holder.usage.get(resource, 0)
-                self._log.append((holder, resource, used))
-                holder.usage[resource] = used + more
-                holder.version += 1
-                kept_free = holder.keeps.get(resource, 0) - used
+            holders = self._lines[team]
+            while holders and more > 0:
+                last = holders[-1]
+                kept_free = last.keeps.get(resource, 0) - last.usage.get(resource, 0)
+                self._change(holders, resource, more)
                 if kept_free > 0:
                     more -= kept_free
-                holder = holder.parent
+                holders = (last.parent,) if last.parent is not None else ()
 
     def remove(self, team: str, amounts: Amounts) -> None:
         """Count these amounts as no longer used by a team."""
         for resource, less in amounts.items():
-            holder: Holder | None = self._teams[team]
-            while holder is not None and less > 0:
-                used = holder.usage.get(resource, 0)
-                self._log.append((holder, resource, used))
-                holder.usage[resource] = used - less
-                holder.version += 1
-                above_kept = used - holder.keeps.get(resource, 0)
+            holders = self._lines[team]
+            while holders and less > 0:
+                last = holders[-1]
+                above_kept = last.usage.get(resource, 0) - last.keeps.get(resource, 0)
+                self._change(holders, resource, -less)
                 if above_kept < less:
                     less = above_kept
-                holder = holder.parent
+                holders = (last.parent,) if last.parent is not None else ()
+
+    def _change(self, holders: Sequence[Holder], resource: Resource, amount: int) -> None:
+        self._log.append((holders, resource, amount))
+        holders[0].version += 1
+        for holder in holders:
+            usage = holder.usage
+            if resource in usage:
+                usage[resource] += amount
+            else:
+                usage[resource] = amount
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -340,15 +369,20 @@ class Shares:
         """Where we are now, for ``undo``."""
         return len(self._log)
 
+    def forget(self, mark: int) -> None:
+        """What was done since stays: it is not to be undone."""
+        del self._log[mark:]
+
     def settle(self) -> None:
         """What was added and removed so far stays: it is not to be undone."""
         self._log.clear()
 
     def undo(self, mark: int) -> None:
         """Take back what was done since."""
-        for holder, resource, used in reversed(self._log[mark:]):
-            holder.usage[resource] = used
-            holder.version += 1
+        for holders, resource, amount in reversed(self._log[mark:]):
+            holders[0].version += 1
+            for holder in holders:
+                holder.usage[resource] -= amount
         del self._log[mark:]
 
 

@@ -57,6 +57,19 @@ def shield(policy: Policy, team: str, job: RunningJob, now: float) -> Shield | N
     return None
 
 
+def may_have_shield(policy: Policy, team: str, job: RunningJob) -> bool:
+    """Whether anything may ever keep this job from being preempted, whatever the time."""
+    rules = policy.preemption
+    of_class = rules.classes.get(job.qos)
+    return (
+        not (job.requeueable or rules.cancel_unrequeueable)
+        or (of_class is not None and of_class.protected)
+        or job.mark is not None
+        or min_runtime(policy, team, job.qos) > 0
+        or (rules.max_preemptions is not None and len(job.preempted) > 0)
+    )
+
+
 def min_runtime(policy: Policy, team: str, qos: str) -> float:
     """How long a job of this team and class runs before it may be preempted, in seconds: the longer one of what
     its team and its class have, or else what holds for all.

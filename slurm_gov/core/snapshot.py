@@ -181,7 +181,8 @@ class Request:
     @property
     def shape(self) -> tuple[object, ...]:
         """Equal for requests that are the same to every node; hashable, which the mapping inside is not."""
-        return (tuple(sorted(self.gpus.items())), *_rest(self))
+        gpus = tuple(self.gpus.items())
+        return (gpus if len(gpus) < 2 else tuple(sorted(gpus)), *_rest(self))
 
 
 _rest = attrgetter(*(one.name for one in fields(Request) if one.name != "gpus"))

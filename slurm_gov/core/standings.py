@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from slurm_gov.core.beside import KINDS
 from slurm_gov.core.beside import caps as caps_beside
 from slurm_gov.core.capacity import Ground
 from slurm_gov.core.caps import tres_caps
 from slurm_gov.core.decision import PoolStanding, Standing
+from slurm_gov.core.memory import Holdings
 from slurm_gov.core.policy import Policy, Resource, frozen
-from slurm_gov.core.shares import Shares, lent_by
+from slurm_gov.core.shares import lent_by
 from slurm_gov.core.snapshot import Snapshot
-
-PerTeam = Mapping[tuple[str, str], int]
-"""Team and pool to an amount."""
 
 
 def caps(
@@ -48,53 +46,45 @@ def _teams_above(policy: Policy, snapshot: Snapshot, team: str) -> list[str]:
 
 
 def team_standings(
-    policy: Policy, shares: Shares, gpus: PerTeam, waiting: PerTeam, running: PerTeam
-) -> list[Standing]:
-    """Where each team stands in each pool; ``gpus`` and ``waiting`` are what its waiting jobs ask for and how many
-    they are, ``running`` how many run. The cap is the quota: the plan decides it.
-    """
-    standings = []
-    for pool in policy.pools:
-        lent = lent_by(policy, shares, pool)
+    policy: Policy,
+    held: Holdings,
+    asked: Mapping[str, Mapping[Resource, tuple[int, int]]],
+    caps: Mapping[str, Mapping[str, int]],
+) -> Iterator[Standing]:
+    """Where each team stands in each pool; ``asked`` is what its waiting jobs ask for and how many they are."""
+    shares = held.shares
+    for name, pool in policy.pools.items():
+        lent = lent_by(policy, shares, name)
         for team in sorted(policy.teams):
-            quota, used = shares.quota(team, pool).nominal, shares.usage(team, pool)
-            key = (team, pool)
-            standings.append(
-                Standing(
-                    team=team,
-                    pool=pool,
-                    quota=quota,
-                    cap=quota,
-                    used=used,
-                    borrowed=max(0, used - quota),
-                    lent=lent[team],
-                    waiting=gpus.get(key, 0),
-                    waiting_jobs=waiting.get(key, 0),
-                    running_jobs=running.get(key, 0),
-                )
+            quota, used = shares.quota(team, name).nominal, shares.usage(team, name)
+            amount, jobs = asked.get(team, {}).get(name, (0, 0))
+            yield Standing(
+                team=team,
+                pool=name,
+                quota=quota,
+                cap=caps[team][pool.tres],
+                used=used,
+                borrowed=max(0, used - quota),
+                lent=lent[team],
+                waiting=amount,
+                waiting_jobs=jobs,
+                running_jobs=held.jobs(team).get(name, 0),
             )
-    return standings
 
 
-def pool_standings(policy: Policy, snapshot: Snapshot, ground: Ground) -> tuple[PoolStanding, ...]:
+def pool_standings(policy: Policy, held: Holdings) -> tuple[PoolStanding, ...]:
     """Each pool's capacity."""
-    held_of: dict[str, dict[str, int]] = {pool.tres: {} for pool in policy.pools.values()}
-    for job in snapshot.running:
-        for one in job.held:
-            for tres, amount in one.gpus.items():
-                if (held := held_of.get(tres)) is not None:
-                    held[one.node] = held.get(one.node, 0) + amount
     standings = []
     for pool in policy.pools.values():
-        nodes, held = ground.of_pool[pool.name], held_of[pool.tres]
+        nodes, on_node = held.ground.of_pool[pool.name], held.on_nodes[pool.tres]
         standings.append(
             PoolStanding(
                 pool=pool.name,
                 nodes=len(nodes),
-                total=sum(node.gpus[pool.tres] for node in nodes),
-                healthy=ground.healthy[pool.name],
-                used=sum(held.get(node.name, 0) for node in nodes),
-                free=sum(max(0, node.gpus[pool.tres] - held.get(node.name, 0)) for node in nodes if node.usable),
+                total=sum([node.gpus[pool.tres] for node in nodes]),
+                healthy=held.ground.healthy[pool.name],
+                used=sum([on_node.get(node.name, 0) for node in nodes]),
+                free=sum([max(0, node.gpus[pool.tres] - on_node.get(node.name, 0)) for node in nodes if node.usable]),
                 quota=_quotas(policy, pool.name),
             )
         )

@@ -15,28 +15,29 @@ from copy import copy
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import merge
-from itertools import chain, islice
+from itertools import islice, tee
 from math import inf
-from typing import TypeVar
+from operator import attrgetter
 
 from slurm_gov.core.capacity import team_use
 from slurm_gov.core.policy import Policy, Rebalance, Reclaim, Resource, Victims, WithinTeam
 from slurm_gov.core.room import Room
 from slurm_gov.core.shares import Amounts, Holder, Shares
-from slurm_gov.core.shields import Shield, shield
+from slurm_gov.core.shields import Shield, may_have_shield, shield
 from slurm_gov.core.snapshot import RunningJob, RunState
 
 
 class Victim:
     """A running job as a candidate. ``use`` is per resource, ``gpus`` the sum of its GPUs; ``leaving``: it is being
     preempted already. ``order`` is when it is looked at, ``part`` the first of that. ``left_for`` are the jobs for
-    which earlier runs of it had to leave, and when they last had to.
+    which earlier runs of it had to leave, and when they last had to. ``exposed``: no shield will ever keep it.
     """
 
-    __slots__ = ("gpus", "job", "leaving", "left_for", "order", "part", "priority", "team", "use")
+    __slots__ = ("exposed", "gpus", "job", "leaving", "left_for", "order", "part", "priority", "team", "use")
 
-    def __init__(self, job: RunningJob, team: str, priority: int, use: Amounts) -> None:
+    def __init__(self, job: RunningJob, team: str, priority: int, use: Amounts, exposed: bool = False) -> None:
         self.job = job
+        self.exposed = exposed
         self.team = team
         self.priority = priority
         self.use = use
@@ -107,18 +108,25 @@ class Working:
         self.room.take(victim.job.held)
 
     @contextmanager
-    def trial(self) -> Iterator[None]:
-        """Whatever happens inside is undone at the end."""
+    def trial(self) -> Iterator[Callable[[], None]]:
+        """Whatever happens inside is undone at the end; but not what was done before it calls what it is given: for
+        when all is as it was at the beginning.
+        """
         shares, room = self.shares.mark(), self.room.mark()
+
+        def as_it_was() -> None:
+            self.shares.forget(shares)
+            self.room.forget(room)
+
         try:
-            yield
+            yield as_it_was
         finally:
             self.shares.undo(shares)
             self.room.undo(room)
 
 
-T = TypeVar("T")
-_Place = tuple[tuple[bool, bool, int, float, int], Victim]
+_Place = tuple[int, Victim]
+"""Who it is, after the number in the order in which all would be preempted."""
 
 
 class Line:
@@ -137,32 +145,36 @@ class Line:
         self._of_team: dict[Holder, list[_Place]] = {}
         self._in_cohort: dict[Holder, list[_Place]] = {}
         self._over: dict[Holder, bool] = {}
-        self._lowest: dict[Holder, float] = {}
-        self._known: dict[object, _Once[tuple[Victim, Candidate | None]]] = {}
-        for victim in running:
+        self._lowest: dict[str, float] = {}
+        self._helps: dict[object, dict[Victim, bool]] = {}
+        self._places: dict[Victim, _Place] = {}
+        self._begin(shares.cluster)
+        lists: dict[str, list[list[_Place]]] = {}  # where a team's jobs are to be found
+        for number, victim in enumerate(sorted(running, key=_order)):
             if victim.job.state is RunState.COMPLETING:
                 continue
             if victim.left_for:
                 self.left_for |= victim.left_for.keys()
-            kept = shield(policy, victim.team, victim.job, now)
+            kept = None if victim.exposed else shield(policy, victim.team, victim.job, now)
             if kept is None:
-                place = (victim.order, victim)
-                self._of_team.setdefault(shares.holder(victim.team), []).append(place)
+                place = self._places[victim] = (number, victim)
+                if victim.team not in lists:
+                    holder = shares.holder(victim.team)
+                    seen = self._where_seen(holder) if self._over[holder] else ()
+                    lists[victim.team] = [self._of_team[holder], *seen]
+                for places in lists[victim.team]:
+                    places.append(place)
             else:
                 self.shielded.setdefault(victim.team, []).append((victim, kept))
-        for places in self._of_team.values():
-            places.sort()
-        self._fill(shares.cluster)
 
-    def _fill(self, holder: Holder) -> None:
+    def _begin(self, holder: Holder) -> None:
         self._over[holder] = holder.is_over(holder.usage)
         if holder.is_team:
-            self._of_team.setdefault(holder, [])
-            return
+            self._of_team[holder] = []
+        else:
+            self._in_cohort[holder] = []
         for child in holder.children:
-            self._fill(child)
-        seen = (self._below(child) for child in holder.children if self._over[child])
-        self._in_cohort[holder] = sorted(chain.from_iterable(seen))
+            self._begin(child)
 
     def _below(self, holder: Holder) -> list[_Place]:
         return self._of_team[holder] if holder.is_team else self._in_cohort[holder]
@@ -176,7 +188,6 @@ class Line:
 
     def update(self, team: str) -> None:
         """What a team holds has changed."""
-        self._known.clear()
         holder: Holder | None = self._shares.holder(team)
         while holder is not None:
             over = holder.is_over(holder.usage)
@@ -189,11 +200,10 @@ class Line:
 
     def leave(self, victim: Victim) -> None:
         """It is preempted in this plan already; to be told before its team's holding changes."""
-        self._known.clear()
         holder = self._shares.holder(victim.team)
-        place = (victim.order, victim)
+        place = self._places[victim]
         _drop(self._of_team[holder], place)
-        self._lowest.pop(holder, None)
+        self._lowest.pop(victim.team, None)
         if self._over[holder]:
             for places in self._where_seen(holder):
                 _drop(places, place)
@@ -204,11 +214,10 @@ class Line:
 
     def lowest_class(self, team: str) -> float:
         """The lowest weight of a class among a team's own jobs; infinite without any."""
-        holder = self._shares.holder(team)
-        lowest = self._lowest.get(holder)
+        lowest = self._lowest.get(team)
         if lowest is None:
-            places = self._of_team[holder]
-            lowest = self._lowest[holder] = min([victim.priority for _, victim in places], default=inf)
+            places = self._of_team[self._shares.holder(team)]
+            lowest = self._lowest[team] = min([victim.priority for _, victim in places], default=inf)
         return lowest
 
     def that_add(self, cohorts: Sequence[Holder]) -> list[Holder]:
@@ -224,68 +233,25 @@ class Line:
             inner = cohort
         return found
 
-    def within(self, cohorts: Iterable[Holder]) -> Iterator[Victim]:
+    def within(self, cohorts: Iterable[Holder]) -> Iterable[_Place]:
         """The jobs that can be taken from within these cohorts, each once."""
         lists = [self._in_cohort[cohort] for cohort in cohorts]
-        if len(lists) == 1:
-            return (victim for _, victim in lists[0])
-        return _once(victim for _, victim in merge(*lists))
+        return lists[0] if len(lists) == 1 else _once(merge(*lists))
 
-    def ready(
-        self, cohorts: Sequence[Holder], preemptor: Preemptor, nodes: object, may_help: Callable[[Victim], bool]
-    ) -> Iterable[tuple[Victim, Candidate | None]]:
-        """The jobs that can be taken from within these cohorts, each as a candidate for what is contested; without
-        one if its going would not help. Until something changes they are the same for every preemptor that may use
-        the same ``nodes``; found as somebody looks at them.
-        """
-        key = (tuple(cohorts), preemptor.contested, nodes)
-        known = self._known.get(key)
-        if known is None:
-            known = self._known[key] = _Once(self._find_ready(cohorts, preemptor, may_help))
-        return known
-
-    def _find_ready(
-        self, cohorts: Sequence[Holder], preemptor: Preemptor, may_help: Callable[[Victim], bool]
-    ) -> Iterator[tuple[Victim, Candidate | None]]:
-        meets: dict[str, Holder] = {}  # the nearest of these cohorts that a team is in
-        for victim in self.within(cohorts):
-            if uses(victim, preemptor) and may_help(victim):
-                meet = meets.get(victim.team)
-                if meet is None:
-                    above = self._shares.holder(victim.team).above()
-                    meet = meets[victim.team] = next(one for one in above if one in cohorts)
-                yield victim, Candidate(victim, Claim.RECLAIM, meet)
-            else:
-                yield victim, None
+    def helps(self, contested: frozenset[Resource], nodes: object) -> dict[Victim, bool]:
+        """Whose going would help whoever lacks these and may use the same ``nodes``: as far as anybody has asked."""
+        return self._helps.setdefault((contested, nodes), {})
 
 
-class _Once(Iterable[T]):
-    """Things that are found only as far as somebody looks, and can be looked at again."""
-
-    def __init__(self, things: Iterable[T]) -> None:
-        self._seen: list[T] = []
-        self._more = iter(things)
-
-    def __iter__(self) -> Iterator[T]:
-        yield from self._seen
-        index = len(self._seen)
-        while True:
-            if index == len(self._seen):
-                for thing in self._more:
-                    self._seen.append(thing)
-                    break
-                else:
-                    return
-            yield self._seen[index]
-            index += 1
-
-
-def _once(victims: Iterable[Victim]) -> Iterator[Victim]:
+def _once(places: Iterable[_Place]) -> Iterator[_Place]:
     last = None
-    for victim in victims:
-        if victim is not last:
-            yield victim
-        last = victim
+    for place in places:
+        if place[1] is not last:
+            yield place
+        last = place[1]
+
+
+_order = attrgetter("order")
 
 
 def _drop(places: list[_Place], place: _Place) -> None:
@@ -333,7 +299,7 @@ class Candidates:
         self._reach = _Reach(policy, shares, preemptor, self._own_jobs)
         self._cohorts = line.that_add(self._reach.cohorts)
         self._advantage_only = False
-        self._all = _Once(self._find())
+        self._find()
 
     @property
     def none(self) -> bool:
@@ -367,7 +333,7 @@ class Candidates:
             return self
         fewer = copy(self)
         fewer._cohorts, fewer._advantage_only = cohorts, True
-        fewer._all = _Once(fewer._find())
+        fewer._find()
         return fewer
 
     def _may_come_within_quota(self) -> bool:
@@ -381,22 +347,26 @@ class Candidates:
         return True
 
     def __iter__(self) -> Iterator[Candidate]:
-        return iter(self._all)
+        return copy(self._all)
 
     def first(self, count: int) -> list[Candidate]:
         return list(islice(self, count))
 
-    def _find(self) -> Iterator[Candidate]:
+    def _find(self) -> None:
+        """Find them as they are looked at; a copy of ``_all`` begins with those that were."""
+        if not self._cohorts:
+            (self._all,) = tee(self._own_jobs, 1)
+        else:
+            (self._all,) = tee(self._find_ready() if self._same_for_others() else self._find_any(), 1)
+
+    def _find_any(self) -> Iterator[Candidate]:
         policy, preemptor = self._policy, self._preemptor
         reach, may_help = self._reach, self._may_help
         own_jobs = list(self._own_jobs)
         lower_only = policy.teams[preemptor.team].reclaim is Reclaim.LOWER_PRIORITY
-        if self._cohorts and self._same_for_others():
-            yield from self._find_ready(own_jobs)
-            return
         part: tuple[bool, bool] | None = None
         second: list[Candidate] = []
-        for victim in self._line.within(self._cohorts) if self._cohorts else ():
+        for _, victim in self._line.within(self._cohorts):
             if victim.part != part:
                 yield from second
                 second = []
@@ -418,19 +388,26 @@ class Candidates:
         yield from second
         yield from own_jobs
 
-    def _find_ready(self, own_jobs: list[Candidate]) -> Iterator[Candidate]:
-        """The same, where it has the advantage over all that are in these cohorts: they are the same for others."""
-        own_team, reach = self._preemptor.team, self._reach
+    def _find_ready(self) -> Iterator[Candidate]:
+        """The same, where it has the advantage over all that are in these cohorts."""
+        preemptor, reach, may_help = self._preemptor, self._reach, self._may_help
+        own_jobs, own_team, some_left = list(self._own_jobs), preemptor.team, self._some_left
+        helps = self._line.helps(preemptor.contested, self._nodes)
         part: tuple[bool, bool] | None = None
-        for victim, candidate in self._line.ready(self._cohorts, self._preemptor, self._nodes, self._may_help):
+        for _, victim in self._line.within(self._cohorts):
             if victim.part != part:
                 while own_jobs and own_jobs[0].victim.part < victim.part:
                     yield own_jobs.pop(0)
                 part = victim.part
-            if victim.team != own_team and not (self._some_left and has_left_for(victim, self._preemptor)):
+            if victim.team == own_team:
+                continue
+            does = helps.get(victim)
+            if does is None:
+                does = helps[victim] = uses(victim, preemptor) and may_help(victim)
+            if does and not (some_left and has_left_for(victim, preemptor)):
                 found = reach.of(victim.team)
-                if found is not None and found[1] and candidate is not None:
-                    yield candidate
+                if found is not None and found[1]:
+                    yield Candidate(victim, Claim.RECLAIM, found[0])
         yield from own_jobs
 
 
@@ -565,17 +542,22 @@ def _fits_in_quota(holder: Holder, amounts: Amounts) -> tuple[bool, dict[Resourc
     return fits, above
 
 
-def worth_a_search(policy: Policy, shares: Shares, line: Line, team: str, priority: int, amounts: Amounts) -> bool:
-    """Whether a job of a team that does not fit its quota may have any candidates: a look that costs little.
+def may_take_own(policy: Policy, line: Line, team: str, priority: int) -> bool:
+    """Whether a job may have candidates in its own team: a look that costs little. ``priority`` is the weight of its
+    class. If not, ``Candidates(...)`` has none there.
+    """
+    rule = policy.teams[team].preempt_within_team
+    if rule is WithinTeam.NEVER:
+        return False
+    lowest = line.lowest_class(team)
+    return lowest < priority or (lowest == priority and rule is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY)
 
-    ``priority`` is the weight of its class. If not, ``Candidates(...).with_a_chance()`` has none.
+
+def may_take_others(policy: Policy, shares: Shares, team: str, amounts: Amounts) -> bool:
+    """Whether a job may have candidates in other teams: a look that costs little. If not,
+    ``Candidates(...).with_a_chance()`` has none there.
     """
     own = policy.teams[team]
-    if own.preempt_within_team is not WithinTeam.NEVER:
-        equal = own.preempt_within_team is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
-        lowest = line.lowest_class(team)
-        if lowest < priority or (equal and lowest == priority):
-            return True
     if own.reclaim is Reclaim.NEVER:
         return False
     if own.borrow_preempts is not None or policy.rebalance is not Rebalance.NEVER:
@@ -668,10 +650,9 @@ def _attempts(policy: Policy, shares: Shares, preemptor: Preemptor, ordered: Ite
         return (True,)  # it does not borrow: both are the same
     if within_only and not _under_quota(shares, preemptor):
         return (True,)
-    claims = {one.claim for one in ordered}
-    if claims <= {Claim.WITHIN_TEAM}:
+    if all(one.claim is Claim.WITHIN_TEAM for one in ordered):
         return (True,)
-    if within_only and Claim.RECLAIM not in claims:
+    if within_only and not any(one.claim is Claim.RECLAIM for one in ordered):
         return (False, True)
     return (True, False)
 
@@ -684,7 +665,7 @@ def _take_until_fit(
     without: Claim | None = None,
 ) -> tuple[Candidate, ...] | None:
     """``without``: candidates with this claim stay."""
-    with working.trial():
+    with working.trial() as as_it_was:
         taken: list[Candidate] = []
         safe: set[str] = set()
         for candidate in ordered:
@@ -698,7 +679,12 @@ def _take_until_fit(
             working.remove(candidate.victim)
             taken.append(candidate)
             if fits():
-                return put_back_the_spared(working, taken, fits)
+                needed = put_back_the_spared(working, taken, fits)
+                # Few are needed of the many that were tried: to undo that one by one would take longer.
+                for one in needed:
+                    working.put_back(one.victim)
+                as_it_was()
+                return needed
         return None
 
 
@@ -744,4 +730,5 @@ def _by_node(ordered: Sequence[Candidate], now: float) -> list[Candidate]:
 
 def as_victim(policy: Policy, team: str, job: RunningJob) -> Victim:
     """A running job of a team as a candidate."""
-    return Victim(job, team, policy.priority_of(job.qos), team_use(policy, team, job))
+    use = team_use(policy, team, job)
+    return Victim(job, team, policy.priority_of(job.qos), use, not may_have_shield(policy, team, job))

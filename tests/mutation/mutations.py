@@ -31,8 +31,18 @@ SHARES = _in(
     ),
     (
         "borrow limits are ignored",
-        "if quota is not None and quota.borrow is not None:",
-        "if False:",
+        "            if quota is not None and quota.borrow is not None:\n                most",
+        "            if False:\n                most",
+    ),
+    (
+        "borrow limits are ignored where somebody keeps something for itself",
+        "        if quota is not None and quota.borrow is not None:\n            most",
+        "        if False:\n            most",
+    ),
+    (
+        "what is kept is not looked at",
+        "while holder.parent is not None and holder not in self._keep:",
+        "while holder.parent is not None:",
     ),
     (
         "a borrow limit does not count what is used",
@@ -86,8 +96,8 @@ SHARES = _in(
     ),
     (
         "the last GPU that is idle is not lent",
-        "amount > holder.available(resource)",
-        "amount >= holder.available(resource)",
+        "amount > self.available(team, resource)",
+        "amount >= self.available(team, resource)",
     ),
     (
         "what a team keeps for itself is taken from its cohort",
@@ -121,7 +131,7 @@ SHARES = _in(
     ),
     (
         "a trial leaves traces in the shares",
-        "            holder.usage[resource] = used\n            holder.version += 1\n        del",
+        "            for holder in holders:\n                holder.usage[resource] -= amount\n        del",
         "            pass\n        del",
     ),
 )
@@ -227,8 +237,8 @@ VICTIMS = _in(
     ),
     (
         "preempt_within_team: never is ignored",
-        "if rule is WithinTeam.NEVER:",
-        "if False:",
+        "if rule is WithinTeam.NEVER:\n        return []",
+        "if False:\n        return []",
     ),
     (
         "reclaim: lower_priority takes equal ones",
@@ -254,6 +264,11 @@ VICTIMS = _in(
         "whoever turned out not to be needed leaves too",
         "        if not fits():\n            working.remove(candidate.victim)\n            needed.append",
         "        if True:\n            working.remove(candidate.victim)\n            needed.append",
+    ),
+    (
+        "a search leaves those away whom it found",
+        "                    working.put_back(one.victim)\n                as_it_was()",
+        "                    pass\n                as_it_was()",
     ),
     (
         "the first victims are never put back",
@@ -324,8 +339,8 @@ VICTIMS = _in(
     ),
     (
         "own jobs of a lower class are not worth a search",
-        "if lowest < priority or (equal and lowest == priority):",
-        "if False:",
+        "return lowest < priority or (lowest == priority and",
+        "return False and (lowest == priority and",
     ),
     (
         "what is a cohort's is not worth a search",
@@ -410,6 +425,11 @@ ROOM = _in(
     ),
     (
         "exclusive jobs share their nodes",
+        "                and not (exclusive and free.jobs > 0)\n",
+        "",
+    ),
+    (
+        "exclusive jobs that are spread share their nodes",
         "if request.exclusive and free.jobs > 0:",
         "if False:",
     ),
@@ -420,13 +440,13 @@ ROOM = _in(
     ),
     (
         "CPUs do not count",
-        "and free.cpus >= cpus and free.memory >= memory",
-        "and free.memory >= memory",
+        "                and free.cpus >= cpus\n",
+        "",
     ),
     (
         "memory does not count",
-        "and free.cpus >= cpus and free.memory >= memory",
-        "and free.cpus >= cpus",
+        "                and free.memory >= memory\n",
+        "",
     ),
     (
         "memory of a spread job does not count",
@@ -469,6 +489,11 @@ ROOM = _in(
         "first = []",
     ),
     (
+        "required nodes that are full are left out",
+        "            elif len(chosen) < len(first):\n                return None\n",
+        "",
+    ),
+    (
         "required nodes replace no others",
         "count = max(request.min_nodes, len(request.required_nodes))",
         "count = request.min_nodes + len(request.required_nodes)",
@@ -493,13 +518,13 @@ AHEAD = _in(
     ),
     (
         "jobs step back behind one that is no larger than those that run",
-        "amount > largest.get((team, resource), 0) and shares",
-        "shares",
+        " > quota and amount > largest.get(resource, 0):",
+        " > quota:",
     ),
     (
         "jobs step back behind one for which there is room",
-        " and shares.usage(team, resource) + amount > quota:",
-        ":",
+        "if team.usage.get(resource, 0) + amount > quota and",
+        "if",
     ),
     (
         "jobs step back behind one that has not waited long",
@@ -616,8 +641,8 @@ PLAN = _in(
     ),
     (
         "jobs that are ending are waited for, for ever",
-        "            if job.state is RunState.COMPLETING:\n                self._will_leave",
-        "            if False:\n                self._will_leave",
+        "        for job in held.ending():\n",
+        "        for job in ():\n",
     ),
     (
         "the place of one's own victims goes to who is ahead",
@@ -626,8 +651,8 @@ PLAN = _in(
     ),
     (
         "borrowed places go on to the next team although shares changed",
-        "if place > line[0][0]:",
-        "if False:",
+        "            if changes == self.changes:\n                self._serve_borrower(first)",
+        "            if True:\n                self._serve_borrower(first)",
     ),
     (
         "shares of a place in line are not looked at again",
@@ -651,8 +676,8 @@ PLAN = _in(
     ),
     (
         "nobody is spared again",
-        "if job.being_preempted and job.state is not RunState.COMPLETING and job.id not in preempted",
-        "if False",
+        "if job.mark is not None\n                    and job.being_preempted\n",
+        "if False\n                    and job.being_preempted\n",
     ),
     (
         "people are preempted for what nobody can judge",
@@ -666,8 +691,8 @@ PLAN = _in(
     ),
     (
         "a job preempts where no nodes come of it",
-        ") and batch.form.place(self.later) is not None",
-        ")",
+        "lacks_nodes = not batch.form.fits(self.later)",
+        "lacks_nodes = False",
     ),
     (
         "a team's standing in its quota is not looked at again",
@@ -681,8 +706,8 @@ PLAN = _in(
     ),
     (
         "what is not there yet is lent",
-        "            if held is not None:\n                # Only what is idle now",
-        "            if False:\n                # Only what is idle now",
+        "        if held is not None:\n            # Only what is idle now",
+        "        if False:\n            # Only what is idle now",
     ),
     (
         "what is at hand now is looked up once",
@@ -696,13 +721,28 @@ PLAN = _in(
     ),
     (
         "who may have no victims has none for ever",
-        "if freed == self.freed and all(batch",
-        "if freed >= 0 and all(batch",
+        "if freed == self.freed and _at_least(",
+        "if freed >= 0 and _at_least(",
     ),
     (
         "who has none for little may have none for less",
-        "all(batch.amounts.get(r, 0) >= n for r, n in least.items())",
-        "True",
+        "if freed == self.freed and _at_least(batch.amounts, least):",
+        "if freed == self.freed:",
+    ),
+    (
+        "why a team may hold no more is said once and for all",
+        "        self.refusals.clear()\n",
+        "",
+    ),
+    (
+        "what fits now is looked at once and for all",
+        "        self.glances.clear()\n",
+        "",
+    ),
+    (
+        "where teams stand is told of how it will be",
+        "        self.shares.undo(0)  # who",
+        "        # who",
     ),
     (
         "own jobs are taken for a job behind an easier one",
@@ -840,6 +880,31 @@ DEMAND = _in(
         "",
     ),
     (
+        "a class that is protected is not asked about",
+        "        or (of_class is not None and of_class.protected)\n",
+        "",
+    ),
+    (
+        "jobs that were told to leave are not asked about",
+        "        or job.mark is not None\n",
+        "",
+    ),
+    (
+        "how long a job runs is not asked about",
+        "        or min_runtime(policy, team, job.qos) > 0\n",
+        "",
+    ),
+    (
+        "how often a job was preempted is not asked about",
+        "        or (rules.max_preemptions is not None and len(job.preempted) > 0)\n",
+        "",
+    ),
+    (
+        "jobs that cannot be requeued are not asked about",
+        "        not (job.requeueable or rules.cancel_unrequeueable)\n        or",
+        "        False\n        or",
+    ),
+    (
         "who was spared is told to leave again at once",
         "if job.was_spared and job.mark is not None and job.mark.deadline > now:",
         "if False:",
@@ -874,13 +939,13 @@ QUEUE = _in(
     ),
     (
         "what failed in an earlier cycle fails for ever",
-        "        self.failed = False\n\n    @property",
-        "\n    @property",
+        "        self.failed = self.done = False\n        if self.begun:",
+        "        if self.begun:",
     ),
     (
         "jobs that are gone wait on",
-        "[wish for wish in self.in_order if not wish.gone]",
-        "self.in_order",
+        "            done = here + 1\n",
+        "            done = here\n",
     ),
     (
         "jobs that are gone are served",
@@ -889,18 +954,43 @@ QUEUE = _in(
     ),
     (
         "who waits is not in Slurm's order",
-        "            self.in_order.sort(key=_place)\n",
-        "            pass\n",
+        "return sorted(came, key=_place)",
+        "return came",
+    ),
+    (
+        "who comes stands at the head of the line",
+        "            new += line[done:here]\n            new.append(wish)\n",
+        "            new = [wish, *new, *line[done:here]]\n",
     ),
     (
         "jobs of a kind are not in Slurm's order",
-        "                batch.wishes.sort(key=_place)\n",
-        "                pass\n",
+        "        self.wishes.sort(key=_place)\n",
+        "        pass\n",
     ),
     (
         "what waits is counted once and for all",
-        "        self._count(wish, -1, changed)",
-        "        changed.add(wish.batch) if wish.batch else None",
+        "in {batch.team for batch in changed}:",
+        "in {batch.team for batch in changed} - self.tasks.keys():",
+    ),
+    (
+        "who starts in one cycle is told so for ever",
+        "self.told = None if self.begun else outcome",
+        "self.told = outcome",
+    ),
+    (
+        "newcomers are told nothing",
+        "        self.told = None\n        self._look_at(0)",
+        "        self._look_at(0)",
+    ),
+    (
+        "who left for others and waits no longer is remembered",
+        "                self.marked.discard(wish)\n",
+        "",
+    ),
+    (
+        "what a team wants at least is the most",
+        "min(n, mine[r])",
+        "max(n, mine[r])",
     ),
 )
 MEMORY = _in(
@@ -957,8 +1047,33 @@ MEMORY = _in(
     ),
     (
         "jobs that are ending hold their nodes for ever",
-        "                if job.state is not RunState.COMPLETING:\n                    self.later.take",
-        "                if True:\n                    self.later.take",
+        "                    self._ending[id] = job\n                else:\n",
+        "                    self._ending[id] = job\n                if True:\n",
+    ),
+    (
+        "who has ended is still ending",
+        "                    del self._ending[id]\n",
+        "                    pass\n",
+    ),
+    (
+        "who left is still counted",
+        "del self.of_team[one.team][id]\n                    self._summed.pop(one.team, None)\n",
+        "del self.of_team[one.team][id]\n",
+    ),
+    (
+        "who came is not counted",
+        "self.of_team[one.team][id] = one\n                    self._summed.pop(one.team, None)\n",
+        "self.of_team[one.team][id] = one\n",
+    ),
+    (
+        "who left may still be preempted",
+        "[victim for victim in self.in_line if victim.job.id not in ids]",
+        "self.in_line",
+    ),
+    (
+        "what a job held on a node is held for ever",
+        "                self._hold(job, -1)\n",
+        "                pass\n",
     ),
     (
         "what a cycle did is there in the next",

@@ -13,7 +13,7 @@ from worlds import NOW, World, pick, worlds
 
 from slurm_gov.core.decision import Plan
 from slurm_gov.core.plan import Planner, plan
-from slurm_gov.core.policy import Policy
+from slurm_gov.core.policy import Policy, frozen
 from slurm_gov.core.snapshot import Mark, Node, RunningJob, RunState, Snapshot, WaitingJob
 
 
@@ -75,6 +75,8 @@ def changed_waiting(job: WaitingJob, how: str) -> WaitingJob:
             return replace(job)
         case "tasks":
             return replace(job, tasks=job.tasks + 1)
+        case "marked":
+            return replace(job, mark=Mark(101 + job.id % 3, "ant", NOW - 60, NOW - 30, NOW - 500))
     return job
 
 
@@ -96,8 +98,17 @@ def histories(draw: st.DrawFn) -> list[World]:
             now=snapshot.now + draw(pick([0.0, 20.0, 400.0])),
             nodes=some(snapshot.nodes, changed_node, ["sick", "state", "more"]),
             running=some(snapshot.running, changed_running, ["ends", "marked", "equal", "less"]),
-            waiting=some(snapshot.waiting, changed_waiting, ["held", "priority", "class", "equal", "tasks"]),
+            waiting=some(
+                snapshot.waiting, changed_waiting, ["held", "priority", "class", "equal", "tasks", "marked"]
+            ),
         )
+        if draw(pick([False, False, False, True])):  # a node is gone, whatever ran on it
+            snapshot = replace(snapshot, nodes=snapshot.nodes[:-1])
+        if draw(pick([False, False, False, True])):  # what was borrowed lately has become another amount
+            lately = {team: draw(pick([0.0, 30_000.0])) for team in snapshot.borrowed_lately}
+            snapshot = replace(snapshot, borrowed_lately=frozen(lately))
+        if draw(pick([False] * 7 + [True])):  # an account has moved
+            snapshot = replace(snapshot, parents=frozen({**snapshot.parents, "lab": draw(pick(["root", "ant"]))}))
         if draw(pick([False, False, True])):  # somebody new
             known = {job.id for job in snapshot.waiting}
             new = tuple(job for job in world.snapshot.waiting if job.id not in known)

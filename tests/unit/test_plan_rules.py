@@ -293,6 +293,17 @@ def test_that_nobody_may_leave_for_much_says_nothing_of_less() -> None:
     assert outcome(rules, snapshot(2, *jobs, much, less))[0] == {1: 9}
 
 
+def test_what_is_said_of_as_much_is_not_what_was_said_before_another_started() -> None:
+    rules = policy(team("ant", 0), team("lender", 16))
+    much = [waiting(8, "ant", 2, priority=3000), waiting(10, "ant", 2, priority=1000, qos="experiment")]
+    jobs = [running(1, "lender", "n1", gpus=4), *much, waiting(9, "ant", gpus=1, priority=2000)]
+    whys = {one.job: one.why for one in plan(rules, snapshot(2, *jobs)).decisions}
+    assert whys[8] == "team ant holds 0 of 0 quota and 0 borrowed of h100, and asks for 16 more; it could have 12 now"
+    assert (
+        whys[10] == "team ant holds 0 of 0 quota and 1 borrowed of h100, and asks for 16 more; it could have 11 now"
+    )
+
+
 def test_that_nobody_may_leave_is_so_until_somebody_left() -> None:
     """The cohort's quota was used up when the first was looked at, and is not any more."""
     teams = team("ant", 0, cohort="lab"), team("mate", 8, cohort="lab"), team("bee", 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clusters import H100, TWO, node, policy, running, snapshot, team, waiting
+from clusters import H100, NOW, TWO, node, policy, running, snapshot, team, waiting
 
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Policy, frozen
-from slurm_gov.core.snapshot import Snapshot
+from slurm_gov.core.snapshot import Mark, Snapshot
 
 RUNNING = [running(id, "research", f"n{id}") for id in range(1, 9)]
 WAITING = [waiting(11, "product"), waiting(12, "research", priority=900), waiting(13, "guests", priority=800)]
@@ -39,6 +39,21 @@ def test_jobs_that_changed() -> None:
 
 def test_what_is_decided_of_the_same_job_changes() -> None:
     same_as_new(replace(BEFORE, running=()))
+
+
+def test_who_started_and_has_to_wait_again_is_told_so() -> None:
+    """In the first cycle the second of two equal jobs is told what both are told when somebody was faster."""
+    rules = policy(team("ant", 8, borrow=0))
+    both = [waiting(11, "ant"), waiting(12, "ant")]
+    same_as_new(snapshot(1, running(1, "ant", "n1"), *both), rules, snapshot(1, *both), rules)
+
+
+def test_what_is_owed_for_one_that_waits_no_longer() -> None:
+    """While a job waits that left for another one, the other goes before all."""
+    rules = policy(team("ant", 0), team("bee", 0), team("lender", 8))
+    mark = Mark(12, "bee", NOW - 60, NOW - 30, NOW - 500)
+    two = [waiting(11, "ant", priority=2000), waiting(12, "bee")]
+    same_as_new(snapshot(1, *two), rules, snapshot(1, *two, waiting(13, "guests", mark=mark)), rules)
 
 
 def test_another_policy() -> None:

@@ -71,6 +71,17 @@ def test_exclusive_jobs_have_their_nodes_alone() -> None:
     assert placed(room, equal(each=1)) == {"n1": 1}
 
 
+def test_exclusive_spread_jobs_have_their_nodes_alone() -> None:
+    room = Room(TWO)
+    room.take([Held("n1", {}, 1, 1)])
+    alone = replace(spread(4), exclusive=True)
+    assert room.place(alone, "gpu", H100) == (Held("n2", frozen({H100: 8}), 64, 64_000),)
+    assert room.has_place(alone, "gpu", H100)
+    room.take(room.place(alone, "gpu", H100))
+    assert placed(room, alone) is None
+    assert not room.has_place(alone, "gpu", H100)
+
+
 def test_a_tasks_gpus_are_on_one_node() -> None:
     room = Room([node("n1", gpus=3), node("n2", gpus=5)])
     assert placed(room, spread(8)) == {"n2": 5, "n1": 3}

@@ -99,10 +99,11 @@ class Two(Cluster):
     def whole(self) -> None:
         """Both slurmctlds and both governors run, and the primary's leads."""
         pids = self.sandbox.pids()
+        # A backup of 22.05 that has been in control several times may hang the next time; and a primary of 26.05 that
+        # starts while its backup still saves its state may find a file missing, and end.
+        self.sandbox.stop_daemon("slurmctld-ctl2")
         if not pids.get("slurmctld"):
             self.sandbox.start_slurmctld()
-        # A backup of 22.05 that has been in control several times may hang the next time.
-        self.sandbox.stop_daemon("slurmctld-ctl2")
         self.sandbox.start_slurmctld(2)
         self.until(lambda: self.sandbox.nodes(), "Slurm answers")
         for number in (1, 2):

@@ -175,6 +175,20 @@ def test_a_job_that_the_signal_kills_is_requeued_all_the_same(cluster: Cluster) 
     cluster.running(victim)
 
 
+def test_a_job_that_says_that_it_is_done_is_not_started_again(cluster: Cluster) -> None:
+    """docs/policy.md tells of it, for those that end in their grace period because their work is done."""
+    cluster.policy(HALF, STRICT, grace="6s")
+    done = "scontrol update JobId=$SLURM_JOB_ID Requeue=0; exit 0"
+    script = f"trap '{done}' USR1; while :; do sleep 0.1 & wait $!; done"
+    jobs = [cluster.sbatch("research", *TWO_NODES, script=script) for _ in range(4)]
+    cluster.running(*jobs)
+    time.sleep(6)
+    owner = cluster.sbatch("product", *TWO_NODES)
+    cluster.running(owner)
+    cluster.stays(lambda: sorted(cluster.states().values()) == ["R"] * 4, "one is gone for good", 6)
+    assert not any(map(cluster.restarts, (job for job in jobs if job in cluster.states())))
+
+
 def test_a_job_that_saves_and_exits_with_0_is_requeued_too(cluster: Cluster) -> None:
     """The commonest handler: save a checkpoint and exit. Slurm calls that COMPLETED."""
     cluster.policy(HALF, STRICT, grace="6s")

@@ -399,15 +399,17 @@ class Candidates:
                 while own_jobs and own_jobs[0].victim.part < victim.part:
                     yield own_jobs.pop(0)
                 part = victim.part
-            if victim.team == own_team:
+            if victim.team == own_team or (some_left and has_left_for(victim, preemptor)):
+                continue
+            # Looked up at the first of a team's jobs, whether that one helps or not: others are removed meanwhile.
+            found = reach.of(victim.team)
+            if found is None or not found[1]:
                 continue
             does = helps.get(victim)
             if does is None:
                 does = helps[victim] = uses(victim, preemptor) and may_help(victim)
-            if does and not (some_left and has_left_for(victim, preemptor)):
-                found = reach.of(victim.team)
-                if found is not None and found[1]:
-                    yield Candidate(victim, Claim.RECLAIM, found[0])
+            if does:
+                yield Candidate(victim, Claim.RECLAIM, found[0])
         yield from own_jobs
 
 
@@ -650,9 +652,11 @@ def _attempts(policy: Policy, shares: Shares, preemptor: Preemptor, ordered: Ite
         return (True,)  # it does not borrow: both are the same
     if within_only and not _under_quota(shares, preemptor):
         return (True,)
-    if all(one.claim is Claim.WITHIN_TEAM for one in ordered):
+    # All of them are found here, where nobody has been removed yet.
+    claims = {one.claim for one in ordered}
+    if claims <= {Claim.WITHIN_TEAM}:
         return (True,)
-    if within_only and not any(one.claim is Claim.RECLAIM for one in ordered):
+    if within_only and Claim.RECLAIM not in claims:
         return (False, True)
     return (True, False)
 

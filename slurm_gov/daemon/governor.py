@@ -26,6 +26,7 @@ from slurm_gov.daemon.intents import intents
 from slurm_gov.daemon.leadership import Leadership
 from slurm_gov.daemon.lease import Leases
 from slurm_gov.daemon.log import log
+from slurm_gov.daemon.memory import tidy
 from slurm_gov.daemon.past import Past
 from slurm_gov.daemon.systemd import notify, watchdog_interval
 from slurm_gov.ledger import Event, Kind
@@ -127,6 +128,7 @@ class Governor:
         follow_ups: list[float] = []
         while not self._stop.is_set():
             did_something, deadline = await self.cycle()
+            tidy()
             rest = min(self._look_took * (1 / SHARE - 1), LONGEST_REST)
             rest_until = time.monotonic() + min(max(REST[0], rest), REST[1])
             if did_something:

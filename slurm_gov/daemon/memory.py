@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import gc
 
+YOUNG, MIDDLE, OLD = 100_000, 20, 50
+"""When garbage is looked for: after so many new records among those, the 20th time among the middle-aged ones too,
+and the 50th time of that among all.
+"""
+
 
 def tune() -> None:
-    """Look for garbage in cycles seldom: hundreds of thousands of records make a full look take 0.1 s and more, and
-    Python would take many of them while a plan is made. Records hold no cycles: they go as soon as nobody needs them.
+    """Look for garbage in cycles only when told to, by ``tidy()``: hundreds of thousands of records make each look
+    take a tenth of a second and more, and Python would take many of them while a plan is made. Records hold no cycles:
+    they go as soon as nobody needs them.
 
     To be called when all modules are loaded: they stay, and are looked at no more.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(100_000, 20, 50)
+    gc.disable()
+
+
+def tidy() -> None:
+    """Look for garbage now if it is time to: to be called where nobody waits for what comes next."""
+    young, middle, old = gc.get_count()
+    if young > YOUNG:
+        gc.collect(2 if old > OLD else 1 if middle > MIDDLE else 0)

@@ -12,8 +12,8 @@ and the 50th time of that among all.
 
 def tune() -> None:
     """Look for garbage in cycles only when told to, by ``tidy()``: hundreds of thousands of records make each look
-    take a tenth of a second and more, and Python would take many of them while a plan is made. Records hold no cycles:
-    they go as soon as nobody needs them.
+    take a tenth of a second and more, and Python would take many of them while a plan is made. Records hold no
+    cycles: they go as soon as nobody needs them.
 
     To be called when all modules are loaded: they stay, and are looked at no more.
     """

@@ -386,9 +386,10 @@ def test_slurmctld_restarted_in_mid_replacement(nodes: Nodes) -> None:
     (nodes.work / "hang").touch()
     since = nodes.fault("n7", "gone")
     nodes.gets("n7", "replacing")
+    nodes.until(lambda: "replace n7" in nodes.calls(), "the provider was called")
     nodes.sandbox.stop_daemon("slurmctld")
     (nodes.work / "hang").unlink()
-    nodes.until(lambda: "replace n7" in nodes.calls(), "the provider was called")
+    time.sleep(2)  # it is done while nobody can ask Slurm
     nodes.sandbox.start_slurmctld()
     nodes.goes("n7", since, "doubted", "condemned", "replaced", "returned", "passed")
     nodes.healed("n7")

@@ -62,7 +62,7 @@ def measure(command: str, say: Callable[[str], None]) -> str:
             where,
             "",
             "Milliseconds, medians of 3 plans from nothing and of 5 cycles each after 1 % of all jobs ended or were "
-            "replaced, and the longest of these; the longest look for garbage afterwards, for which no action waits; "
+            "replaced, and the longest of these; the longest look for garbage, which comes after acting; "
             "peak memory of the whole process:",
             "",
             report.table(head, rows),

@@ -23,7 +23,7 @@ def tune() -> None:
 
 
 def tidy() -> None:
-    """Look for garbage now if it is time to: to be called where nobody waits for what comes next."""
+    """Look for garbage now if it is time to: to be called when a cycle has acted."""
     young, middle, old = gc.get_count()
     if young > YOUNG:
         gc.collect(2 if old > OLD else 1 if middle > MIDDLE else 0)

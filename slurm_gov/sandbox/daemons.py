@@ -15,8 +15,8 @@ from slurm_gov.sandbox.layout import Layout
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# What is asked of MariaDB: to start quickly. Its data never outlives the sandbox. slurmdbd ends itself where snapshot
-# isolation meets a conflict, and says so at its start; older MariaDB does not know the setting.
+# What is asked of MariaDB: to start quickly. Its data never outlives the sandbox. slurmdbd 26.05
+# warns that it would end itself over snapshot isolation; older MariaDB does not know the setting.
 _MARIADB = [
     "--skip-log-bin",
     "--innodb-flush-log-at-trx-commit=0",

@@ -16,8 +16,6 @@ _UNREACHABLE = (
     "connect failure",
     "connection refused",
     "connection reset",
-    "broken pipe",
-    "missing socket",
     "communication",
     "socket timed out",
     "timed out",

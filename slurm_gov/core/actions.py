@@ -134,9 +134,7 @@ def actions(policy: Policy, snapshot: Snapshot, plan: Plan) -> Actions:
         cancel=tuple(one for one in go if not one.job.requeueable),
         requeue_ended=tuple(job for job in snapshot.ended if job.requeueable),
         raise_=raise_,
-        nudge=next(
-            (one.job for one in plan.decisions if one.reason is Reason.STARTS_NOW and one.team in raise_), None
-        ),
+        nudge=next((one.job for one in plan.decisions.having({Reason.STARTS_NOW}) if one.team in raise_), None),
         release=release,
         wait_on=wait_on,
         step_back=step_back,
@@ -156,7 +154,7 @@ def _requeued(
     """
     ours = [(job, job.mark) for job in snapshot.waiting if job.mark is not None and _waits_for_us(job, job.mark)]
     wanted = {mark.beneficiary for _, mark in ours}
-    reasons = {one.job: one.reason for one in plan.decisions if one.job in wanted} if wanted else {}
+    reasons = plan.decisions.reasons(wanted) if wanted else {}
     release: list[tuple[WaitingJob, float]] = []
     wait_on: list[tuple[WaitingJob, Mark]] = []
     for job, mark in ours:
@@ -186,7 +184,7 @@ def _behind(snapshot: Snapshot, plan: Plan) -> tuple[tuple[tuple[WaitingJob, Beh
         if (job := jobs[id]).behind is None or job.behind.until - snapshot.now < wait / 3
     ]
     ahead_of = {job.behind.job for job in jobs.values() if job.behind is not None}
-    starting = {one.job for one in plan.decisions if one.job in ahead_of and one.reason is Reason.STARTS_NOW}
+    starting = {one.job for one in plan.decisions.having({Reason.STARTS_NOW}) if one.job in ahead_of}
     let_go = [
         job
         for id, job in sorted(jobs.items())

@@ -12,10 +12,11 @@ from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
+from slurm_gov.core.demand import Want
 from slurm_gov.core.memory import Holdings
-from slurm_gov.core.policy import Policy, Resource
+from slurm_gov.core.policy import Policy, Resource, Team
 from slurm_gov.core.queue import Batch, Queue, Wish
-from slurm_gov.core.shares import Amounts, Holder, Shares
+from slurm_gov.core.shares import Amounts, Holder
 from slurm_gov.core.victims import Victim
 
 MOST_BEHIND = 100
@@ -28,14 +29,14 @@ MOST_IN_ALL = 500
 
 class Ahead(NamedTuple):
     """A waiting job that later jobs of its team must not get in the way of: its place, id, what it counts for, since
-    when it waits, and before when it surely cannot start.
+    when it waits, and whether it waits for its team's own quota.
     """
 
     place: tuple[int, int]
     job: int
     amounts: Amounts
     submit: float
-    start: float = 0.0
+    for_quota: bool = False
 
 
 def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> dict[str, Ahead]:
@@ -47,19 +48,26 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
         return heads
     since = now - policy.protect_after
     for team, batches in queue.of_team.items():
-        holder, largest = held.shares.holder(team), held.largest(team)
-        large = {want for want in queue.tasks[team] if _is_large(holder, want.amounts, largest)}
+        large = _large(queue, held, team)
         first: tuple[Wish, Batch] | None = None
         for batch in batches.values() if large else ():
-            if batch.want in large and (first is None or batch.place < first[0].place):
+            if batch.oldest <= since and batch.want in large and (first is None or batch.place < first[0].place):
                 wish = next((one for one in batch.wishes if one.job.submit <= since), None)
                 if wish is not None and (first is None or wish.place < first[0].place):
                     first = wish, batch
         if first is not None:
             wish, batch = first
-            start = _earliest(held.shares, team, batch.amounts, held.of_team[team].values())
-            heads[team] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, start)
+            heads[team] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, True)
     return heads
+
+
+def _large(queue: Queue, held: Holdings, team: str) -> set[Want]:
+    """Those that are large, of what a team's waiting jobs would count for; looked up until either has changed."""
+    wants, known = queue.tasks[team], held.large.get(team)
+    if known is None or known[0] is not wants:
+        holder, largest = held.shares.holder(team), held.largest(team)
+        known = held.large[team] = wants, {want for want in wants if _is_large(holder, want.amounts, largest)}
+    return known[1]
 
 
 def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:
@@ -76,12 +84,13 @@ def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:
     return large
 
 
-def _earliest(shares: Shares, team: str, amounts: Amounts, running: Iterable[Victim]) -> float:
+def _earliest(team: Team, amounts: Amounts, running: Collection[Victim]) -> float:
     """When the team's jobs, at their time limits, will have left room in its quota for these amounts; 0 if nobody can
     say, since one of them has no limit.
     """
+    left = {r: n - (team.quotas[r].nominal if r in team.quotas else 0) for r, n in amounts.items()}
+    left = {r: n + sum(one.use.get(r, 0) for one in running if not one.ending) for r, n in left.items()}
     ends = [(one.job.start + one.job.time_limit if one.job.time_limit else inf, one.job.id, one) for one in running]
-    left = {r: shares.usage(team, r) + n - shares.quota(team, r).nominal for r, n in amounts.items()}
     for end, _, one in sorted(ends, key=lambda each: each[:2]):
         left = {resource: amount - one.use.get(resource, 0) for resource, amount in left.items()}
         if all(amount <= 0 for amount in left.values()):
@@ -91,7 +100,9 @@ def _earliest(shares: Shares, team: str, amounts: Amounts, running: Iterable[Vic
 
 def behind(
     now: float,
+    team: Team,
     batches: Collection[Batch],
+    running: Collection[Victim],
     promised: Iterable[Ahead],
     head: Ahead | None,
     free: Mapping[Resource, int],
@@ -118,7 +129,8 @@ def behind(
             if len(later) + len(batch.wishes) - begin > MOST_BEHIND:
                 return {}
             later += batch.wishes[begin:]
-    later = [wish for wish in later if _runs_into(wish, now, first.start)]
+    start = _earliest(team, first.amounts, running) if first.for_quota else 0.0
+    later = [wish for wish in later if _runs_into(wish, now, start)]
     return {wish.job.id: first.job for wish in sorted(later, key=_place)}
 
 

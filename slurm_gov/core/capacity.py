@@ -15,14 +15,22 @@ from slurm_gov.core.snapshot import Node, RunningJob, Snapshot
 class Ground:
     """The nodes by pool, worked out once for as long as they are the same.
 
-    ``healthy``: each pool's healthy capacity in GPUs, and in CPUs and MiB where anybody has a quota of these.
-    ``ungoverned``: GPUs of no pool, by their untyped TRES.
+    ``gpus``: of each node in a pool its name, how many it has, and whether it is healthy; ``partitions``: those that
+    the nodes of a pool are in. ``healthy``: each pool's healthy capacity in GPUs, and in CPUs and MiB where anybody
+    has a quota of these. ``ungoverned``: GPUs of no pool, by their untyped TRES.
     """
 
     def __init__(self, policy: Policy, nodes: Iterable[Node], all_usable: bool = False) -> None:
         """Healthy are the nodes that Slurm would start a job on, or all."""
         every = tuple(nodes)
         self.of_pool = {pool.name: [node for node in every if in_pool(node, pool)] for pool in policy.pools.values()}
+        self.gpus = {
+            pool.name: [(node.name, node.gpus[pool.tres], node.usable) for node in self.of_pool[pool.name]]
+            for pool in policy.pools.values()
+        }
+        self.partitions = {
+            name: {partition for node in here for partition in node.partitions} for name, here in self.of_pool.items()
+        }
         self.ungoverned = ungoverned(policy, (node.gpus for node in every))
         usable = {name: [node for node in here if all_usable or node.usable] for name, here in self.of_pool.items()}
         self.healthy: dict[Resource, int] = {

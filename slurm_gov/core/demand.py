@@ -64,7 +64,7 @@ class Form:
             return self
         return self.pool.name, self.partitions, request.features, request.excluded_nodes
 
-    def text(self) -> str:
+    def __str__(self) -> str:
         """In words: "2 nodes with 8 h100 each"."""
         request, pool = self.request, self.pool.name
         if request.gpus_per_node:
@@ -213,8 +213,7 @@ class Kinds:
                 )
         if not form.fits_empty:
             return (
-                f"asks for {form.text()}, which partition {','.join(form.partitions)} "
-                f"could not give even if it were empty"
+                f"asks for {form}, which partition {','.join(form.partitions)} could not give even if it were empty"
             )
         return None
 

@@ -6,11 +6,14 @@ holds for as long as the same record comes back and policy, accounts and nodes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import count
 from operator import attrgetter
+from typing import NamedTuple
 
 from slurm_gov.core.capacity import Ground
-from slurm_gov.core.demand import Kinds
+from slurm_gov.core.demand import Kinds, Want
+from slurm_gov.core.differences import differences
 from slurm_gov.core.policy import Policy, Resource
 from slurm_gov.core.queue import Queue
 from slurm_gov.core.room import Room
@@ -24,11 +27,13 @@ class Memory:
 
     def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
         self.kinds = Kinds(policy, snapshot.nodes, snapshot.parents)
+        self.changes = count()
         self._policy = policy
         self._parents = snapshot.parents
         self._nodes = snapshot.nodes
         self._queue = Queue(self.kinds)
-        self._victims: dict[int, Victim | RunningJob] = {}
+        self._running: tuple[RunningJob, ...] = ()
+        self._known: dict[int, Victim | RunningJob] = {}  # by the record's own identity
         self._held = Holdings(policy, snapshot)
 
     def holds_for(self, policy: Policy, snapshot: Snapshot) -> bool:
@@ -47,17 +52,19 @@ class Memory:
 
     def holdings(self, snapshot: Snapshot) -> Holdings:
         """Who holds what now. What is done to it in a cycle is undone at its end (``Holdings.undo``)."""
-        known, now, policy = self._victims, {}, self._policy
-        for job in snapshot.running:
-            one = known.get(job.id)
-            if one is None or _job(one) is not job:
-                team = self.kinds.team(job.account)
-                one = job if team is None else as_victim(policy, team, job)
-            now[job.id] = one
-        self._victims = now
+        known, policy = self._known, self._policy
+        left, new = differences(self._running, snapshot.running, known)
+        self._running = snapshot.running
+        gone = [known.pop(id(job)) for job in left]
+        came: list[Victim | RunningJob] = []
+        for job in new:
+            team = self.kinds.team(job.account)
+            one = known[id(job)] = job if team is None else as_victim(policy, team, job)
+            came.append(one)
         if not _same(_capacity, snapshot.nodes, self._held.snapshot_nodes):
             self._held = Holdings(policy, snapshot)
-        self._held.become(now)
+            gone, came = [], list(known.values())
+        self._held.change(gone, came)
         return self._held
 
 
@@ -66,7 +73,8 @@ class Holdings:
     that end or must leave are gone. Made the present one by what came and went.
 
     ``of_team``: each team's running jobs; ``in_line``: all of these in the order in which they would be preempted;
-    ``on_nodes``: what jobs hold of each TRES that is a pool's, by node.
+    ``on_nodes``: what jobs hold of each TRES that is a pool's, by node. ``large`` is for ``ahead.py``: which of a
+    team's wants are large, until its running jobs change.
     """
 
     def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
@@ -79,54 +87,59 @@ class Holdings:
         self.of_team: dict[str, dict[int, Victim]] = {team: {} for team in policy.teams}
         self.on_nodes: dict[str, dict[str, int]] = {pool.tres: {} for pool in policy.pools.values()}
         self.in_line: list[Victim] = []
-        self._summed: dict[str, tuple[dict[Resource, int], dict[Resource, int]]] = {}
-        self._all: dict[int, Victim | RunningJob] = {}
+        self._summed: dict[str, _Sums] = {}
+        self.large: dict[str, tuple[object, set[Want]]] = {}
+        self._marked: dict[int, RunningJob] = {}
         self._ending: dict[int, RunningJob] = {}
 
-    def become(self, all: dict[int, Victim | RunningJob]) -> None:
-        """Count these and no others."""
-        gone: list[Victim] = []
-        came: list[Victim] = []
-        for id, one in self._all.items():
-            if all.get(id) is not one:
-                job = _job(one)
-                self.now.give(job.held)
-                self._hold(job, -1)
-                if job.state is RunState.COMPLETING:
-                    del self._ending[id]
-                else:
-                    self.later.give(job.held)
-                if isinstance(one, Victim):
-                    gone.append(one)
-                    del self.of_team[one.team][id]
-                    self._summed.pop(one.team, None)
-                    if job.state is not RunState.COMPLETING:
-                        self.shares.remove(one.team, one.use)
-                        self.shares_now.remove(one.team, one.use)
-        for id, one in all.items():
-            if self._all.get(id) is not one:
-                job = _job(one)
-                self.now.take(job.held)
-                self._hold(job, 1)
-                if job.state is RunState.COMPLETING:
-                    self._ending[id] = job
-                else:
-                    self.later.take(job.held)
-                if isinstance(one, Victim):
-                    came.append(one)
-                    self.of_team[one.team][id] = one
-                    self._summed.pop(one.team, None)
-                    # What ends already is no longer its team's: Slurm's own count of a cap leaves it out too.
-                    if job.state is not RunState.COMPLETING:
-                        self.shares.add(one.team, one.use)
-                        self.shares_now.add(one.team, one.use)
-        if gone or came:
-            ids = {victim.job.id for victim in gone}
-            self.in_line = [victim for victim in self.in_line if victim.job.id not in ids] + came
+    def change(self, gone: Iterable[Victim | RunningJob], came: Iterable[Victim | RunningJob]) -> None:
+        """Count these no more, and those."""
+        left: set[Victim] = set()
+        for one in gone:
+            job = _job(one)
+            self.now.give(job.held)
+            self._hold(job, -1)
+            self._marked.pop(job.id, None)
+            if job.state is RunState.COMPLETING:
+                del self._ending[job.id]
+            else:
+                self.later.give(job.held)
+            if isinstance(one, Victim):
+                left.add(one)
+                del self.of_team[one.team][job.id]
+                self._forget(one.team)
+                if job.state is not RunState.COMPLETING:
+                    self.shares.remove(one.team, one.use)
+                    self.shares_now.remove(one.team, one.use)
+        if left:
+            self.in_line = [victim for victim in self.in_line if victim not in left]
+        in_line = len(self.in_line)
+        for one in came:
+            job = _job(one)
+            self.now.take(job.held)
+            self._hold(job, 1)
+            if job.mark is not None:
+                self._marked[job.id] = job
+            if job.state is RunState.COMPLETING:
+                self._ending[job.id] = job
+            else:
+                self.later.take(job.held)
+            if isinstance(one, Victim):
+                self.in_line.append(one)
+                self.of_team[one.team][job.id] = one
+                self._forget(one.team)
+                # What ends already is no longer its team's: Slurm's own count of a cap leaves it out too.
+                if job.state is not RunState.COMPLETING:
+                    self.shares.add(one.team, one.use)
+                    self.shares_now.add(one.team, one.use)
+        if len(self.in_line) > in_line:
             self.in_line.sort(key=_order)
-        self._all = all
         for working in (self.now, self.later, self.shares, self.shares_now):
             working.settle()
+
+    def _forget(self, team: str) -> None:
+        self._summed.pop(team, None)
+        self.large.pop(team, None)
 
     def _hold(self, job: RunningJob, sign: int) -> None:
         for one in job.held:
@@ -134,25 +147,46 @@ class Holdings:
                 if (held := self.on_nodes.get(tres)) is not None:
                     held[one.node] = held.get(one.node, 0) + sign * amount
 
+    def being_preempted(self) -> list[RunningJob]:
+        """The jobs that were told to leave, by id."""
+        return [job for _, job in sorted(self._marked.items()) if job.being_preempted]
+
     def ending(self) -> list[RunningJob]:
         """The jobs that are ending, by id."""
         return [self._ending[id] for id in sorted(self._ending)]
 
     def largest(self, team: str) -> Mapping[Resource, int]:
         """The most that any running job of a team holds, by resource."""
-        return self._sums(team)[0]
+        return self._sums(team).largest
 
     def jobs(self, team: str) -> Mapping[Resource, int]:
         """How many running jobs of a team hold something of each resource."""
-        return self._sums(team)[1]
+        return self._sums(team).jobs
 
-    def _sums(self, team: str) -> tuple[dict[Resource, int], dict[Resource, int]]:
+    def held_below(self, team: str, priority: int, equal: bool) -> Mapping[Resource, int]:
+        """What a team's running jobs of lower classes hold, or of equal ones too."""
+        sums = self._sums(team)
+        held = sums.below.get((priority, equal))
+        if held is None:
+            held = sums.below[priority, equal] = {}
+            for weight, mine in sums.classes.items():
+                if weight < priority or (equal and weight == priority):
+                    for resource, amount in mine.items():
+                        held[resource] = held.get(resource, 0) + amount
+        return held
+
+    def _sums(self, team: str) -> _Sums:
         found = self._summed.get(team)
         if found is None:
-            largest, jobs = found = self._summed[team] = {}, {}
+            found = self._summed[team] = _Sums({}, {}, {}, {})
+            largest, jobs, classes, _ = found
             for one in self.of_team[team].values():
+                held = classes.get(one.priority)
+                if held is None:
+                    held = classes[one.priority] = {}
                 for resource, amount in one.use.items():
                     jobs[resource] = jobs.get(resource, 0) + 1
+                    held[resource] = held.get(resource, 0) + amount
                     if amount > largest.get(resource, 0):
                         largest[resource] = amount
         return found
@@ -161,6 +195,17 @@ class Holdings:
         """Take back what was done since it became the present one."""
         for working in (self.now, self.later, self.shares, self.shares_now):
             working.undo(0)
+
+
+class _Sums(NamedTuple):
+    """Of a team's running jobs: the most that any holds, how many hold something, and what those of each class hold,
+    by resource; and what those below some class hold, as far as anybody has asked.
+    """
+
+    largest: dict[Resource, int]
+    jobs: dict[Resource, int]
+    classes: dict[int, dict[Resource, int]]
+    below: dict[tuple[int, bool], dict[Resource, int]]
 
 
 def _job(one: Victim | RunningJob) -> RunningJob:

@@ -11,22 +11,24 @@ impossible for all, until something is given back.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
+from math import inf
 from typing import NamedTuple
 
 from slurm_gov.core import ahead
 from slurm_gov.core.ahead import Ahead
 from slurm_gov.core.capacity import lately
-from slurm_gov.core.decision import Plan, Preempt, Reason
+from slurm_gov.core.decision import Outcome, Plan, Preempt, Reason
 from slurm_gov.core.demand import Form, Want
 from slurm_gov.core.fairness import fair_search
 from slurm_gov.core.memory import Holdings, Memory
-from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, frozen
-from slurm_gov.core.queue import Batch, Outcome
+from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, WithinTeam, frozen
+from slurm_gov.core.queue import Ask, Batch, Heads, from_the_end, in_line
 from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
-from slurm_gov.core.shares import Amounts, Holder
+from slurm_gov.core.shares import Amounts
 from slurm_gov.core.snapshot import Held, RunState, Snapshot
 from slurm_gov.core.standings import caps, pool_standings, team_standings, warnings
 from slurm_gov.core.victims import (
@@ -38,7 +40,6 @@ from slurm_gov.core.victims import (
     Victim,
     Working,
     may_take_others,
-    may_take_own,
     search,
 )
 
@@ -68,22 +69,7 @@ class Planner:
         return decided
 
 
-_Heads = list[tuple[tuple[int, int], Batch]]
-"""A heap of batches by the place of the first of each."""
 _NOT_LOOKED: tuple[int, tuple[Held, ...]] = (-1, ())
-
-
-class _Stand:
-    """How a team stands with some amounts more, worked out as it is asked for, until something changes."""
-
-    __slots__ = ("changes", "holder", "shares", "text", "version", "within")
-
-    def __init__(self, holder: Holder) -> None:
-        self.holder = holder
-        self.version = self.changes = -1
-        self.within = False
-        self.shares: tuple[tuple[bool, float], ...] | None = None
-        self.text = ""
 
 
 class _Chosen(NamedTuple):
@@ -91,16 +77,6 @@ class _Chosen(NamedTuple):
 
     victims: tuple[Candidate, ...]
     in_order: list[Candidate]
-
-
-class _Glance(NamedTuple):
-    """The nodes that a job beyond its team's quota gets now, and if it gets none, why victims would not help."""
-
-    held: tuple[Held, ...] | None = None
-    outcome: Outcome | None = None
-
-
-_NO_ROOM = _Glance()
 
 
 class _Cycle:
@@ -120,28 +96,29 @@ class _Cycle:
         self.shares.lately = lately(policy, snapshot)
         self.working = Working(self.shares, self.later)
         self.queue = memory.queue(snapshot)
-        self.changes = 0
+        self._changed = memory.changes
+        self.changes = next(self._changed)
         self.available: dict[tuple[str, Resource], int] = {}  # until something changes
-        self.held: dict[tuple[str, Resource], str] = {}  # in words, likewise
-        self.refusals: dict[Want, Outcome] = {}  # likewise
-        self.glances: dict[tuple[Want, Form], _Glance] = {}  # likewise
-        self.stands: dict[Want, _Stand] = {}
-        self.freed = 0
+        self.held: dict[tuple[str, Resource], tuple[int, str]] = {}  # in words, of a version of the team
+        self.freed = 0  # how often something was given back
         self.losers: set[str] = set()
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
         self.promised: dict[str, list[Ahead]] = {}  # who is to start when others have left, by team
         self.passed_over: dict[str, dict[Form, Want]] = {}
-        self.nobody_for: dict[tuple[str, int], tuple[int, Amounts]] = {}
+        self.nobody_for: dict[str, tuple[int, Amounts]] = {}
         # What found no nodes although all that its candidates may leave would leave; until something changes.
         self.hopeless: dict[object, list[Form]] = {}
         self.places_now: dict[Form, tuple[int, tuple[Held, ...] | None]] = {}
+        self.places_later: dict[Form, tuple[int, tuple[Held, ...] | None]] = {}
         self.full_later: dict[Form, int] = {}
         self.may_use: dict[Form, dict[str, bool]] = {}
         self.preempt: list[Preempt] = []
         for job in held.ending():
             self._will_leave(job.held, job.display_id)
         self.line = Line(policy, self.shares, held.in_line, snapshot.now)
+        after = policy.protect_after
+        self.long_ago = -inf if after is None else snapshot.now - after
         self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, held)
 
     def decide(self) -> Plan:
@@ -155,14 +132,9 @@ class _Cycle:
             caps=will_have,
             preempt=tuple(self.preempt),
             spare=tuple(
-                sorted(
-                    job.id
-                    for job in self.snapshot.running
-                    if job.mark is not None
-                    and job.being_preempted
-                    and job.state is not RunState.COMPLETING
-                    and job.id not in preempted
-                )
+                job.id
+                for job in self.holdings.being_preempted()
+                if job.state is not RunState.COMPLETING and job.id not in preempted
             ),
             decisions=self.queue.decisions(),
             standings=tuple(team_standings(self.policy, self.holdings, self.queue.asked, will_have)),
@@ -171,19 +143,19 @@ class _Cycle:
             behind=frozen(behind),
         )
 
-    def _stand(self, want: Want) -> _Stand:
-        """How its team stands with such a job."""
-        stand = self.stands.get(want)
-        if stand is None:
-            stand = self.stands[want] = _Stand(self.shares.holder(want.team))
-        if stand.version != stand.holder.version:
-            stand.version = stand.holder.version
-            stand.within = self.shares.within_quota(want.team, want.amounts)
-            stand.text = ""
-        if stand.changes != self.changes:
-            stand.changes = self.changes
-            stand.shares = None
-        return stand
+    def _ask(self, batch: Batch) -> Ask:
+        """What it asks for, and how that stands now."""
+        ask = batch.ask
+        if ask.changes != self.changes:
+            ask.forget(self.changes)
+        return ask
+
+    def _within(self, batch: Batch) -> bool:
+        """Whether its team's quota covers it."""
+        ask = self._ask(batch)
+        if ask.within is None:
+            ask.within = self.shares.within_quota(ask.team, ask.amounts)
+        return ask.within
 
     def _allowed(self, batch: Batch) -> bool:
         """Whether quotas, lending and borrowing limits allow it."""
@@ -224,9 +196,12 @@ class _Cycle:
         """Nodes that are or will be free. What was not found is not there until something is given back."""
         if self.full_later.get(form) == self.freed:
             return None
-        held = form.place(self.later)
-        if held is None:
-            self.full_later[form] = self.freed
+        changes, held = self.places_later.get(form, _NOT_LOOKED)
+        if changes != self.changes:
+            held = form.place(self.later)
+            self.places_later[form] = self.changes, held
+            if held is None:
+                self.full_later[form] = self.freed
         return held
 
     # -- owners --------------------------------------------------------------------------------------------
@@ -250,7 +225,7 @@ class _Cycle:
                 heapreplace(line, (batch.place, batch))
             for loser in sorted(filter(self._may_be_within_quota, self.losers)):
                 for one in self.queue.of_team.get(loser, {}).values():
-                    if one not in inside and not one.done and self._stand(one.want).within:
+                    if one not in inside and not one.done and self._within(one):
                         inside.add(one)
                         heappush(line, (one.place, one))
             self.losers.clear()
@@ -270,22 +245,19 @@ class _Cycle:
     def _serve_owner(self, batch: Batch) -> None:
         """Start the tasks of its first job as far as its team's quota covers them, or take back what was lent."""
         wish = batch.first
-        while wish.tasks and self._stand(batch.want).within:
+        while wish.tasks and self._within(batch):
             if (held := self._place_now(batch.form)) is not None:
-                self._start(batch, held, Reason.STARTS_NOW, f"within {self._quota_use(batch)}; it fits on free nodes")
+                why = "within {}; it fits on free nodes"
+                self._start(batch, held, (Reason.STARTS_NOW, why, (self._quota_use(batch),)))
             elif (held := self._place_later(batch.form)) is not None:
-                why = f"within {self._quota_use(batch)}; starts when {self._who_leaves(held)} has ended"
-                self._start(batch, held, Reason.WAITS_FOR_NODES, why)
+                figures = self._quota_use(batch), self._who_leaves(held)
+                self._start(batch, held, (Reason.WAITS_FOR_NODES, "within {}; starts when {} has ended", figures))
             elif (victims := self._victims(batch)) is not None:
                 self._take_place_of(batch, victims)
             else:
-                self._fail(
-                    batch,
-                    Reason.WAITS_FOR_NODES,
-                    f"within {self._quota_use(batch)}, but there is no room for "
-                    f"{batch.form.text()}, and no borrower's job that may go would make it"
-                    f"{self._spared(batch)}",
-                )
+                why = "within {}, but there is no room for {}, and no borrower's job that may go would make it{}"
+                nodes, stays = batch.form, self._spared(batch)
+                self._fail(batch, (Reason.WAITS_FOR_NODES, why, (self._quota_use(batch), nodes, stays)))
                 return
 
     def _victims(self, batch: Batch) -> _Chosen | None:
@@ -317,7 +289,7 @@ class _Cycle:
             return True
 
         # Whoever leaves, it is not allowed less than now.
-        allowed = self._stand(batch.want).within or self._allowed(batch)
+        allowed = self._within(batch) or self._allowed(batch)
 
         lacks_nodes = False  # as far as is known of the last look
 
@@ -356,7 +328,12 @@ class _Cycle:
         """Whether a job of the team that was passed over would fit wherever this one does, and asks for no more:
         then that one would take whatever the team's own victims leave.
         """
-        for form, want in self.passed_over.get(batch.team, {}).items():
+        passed_over = self.passed_over.get(batch.team)
+        if not passed_over:
+            return False
+        if batch.form in passed_over:
+            return True
+        for form, want in passed_over.items():
             if _at_least(batch.amounts, want.amounts) and self.kinds.is_easier(form, batch.form):
                 return True
         return False
@@ -390,9 +367,9 @@ class _Cycle:
 
     def _take_place_of(self, batch: Batch, found: _Chosen) -> None:
         chosen = found.victims
-        why = f"within {self._quota_use(batch)}"
-        if not self.shares.within_quota(batch.team, batch.amounts):
-            why = f"beyond {self._quota_use(batch)}"
+        why = "{} {}; starts when {} has left"
+        where = "within" if self.shares.within_quota(batch.team, batch.amounts) else "beyond"
+        quota_use = self._quota_use(batch)
         for candidate in chosen:
             victim = candidate.victim
             why_it_goes = why_it(candidate, chosen, found.in_order, self.snapshot.now)
@@ -411,7 +388,7 @@ class _Cycle:
         if all(candidate.claim is Claim.WITHIN_TEAM for candidate in chosen):
             reason = Reason.PREEMPTING_WITHIN_TEAM
         names = ", ".join(f"{one.victim.job.display_id} ({one.victim.team})" for one in chosen)
-        self._start(batch, held, reason, f"{why}; starts when {names} has left")
+        self._start(batch, held, (reason, why, (where, quota_use, names)))
 
     def _preempt(self, batch: Batch, candidate: Candidate, why_it_goes: str) -> Preempt:
         job, victim, resource = batch.first.job, candidate.victim, batch.form.pool.name
@@ -455,15 +432,15 @@ class _Cycle:
         others, those for whom somebody has left.
         """
         for owed in self._owed():
-            if not (self._waits_behind(owed) or self._cannot_start(owed)):
+            if not self._waits_behind(owed):
                 self._serve_borrower(owed)
         if self.policy.idle is Idle.FIRST_COME:
-            heads = _heads(self.queue.batches())
+            heads = in_line(self.queue.batches())
             while (batch := self._next(heads)) is not None:
                 self._serve_borrower(batch)
             return
         # Only teams with a job that may be able to start stand in line: on a full cluster, most have none.
-        heads_of = {team: _heads(batches.values()) for team, batches in self.queue.of_team.items()}
+        heads_of = {team: heads.copy() for team, heads in self.queue.heads.items()}
         line = [
             (self._place_in_line(batch), team, batch, self.changes)
             for team, heads in heads_of.items()
@@ -487,131 +464,163 @@ class _Cycle:
         """
         snapshot = self.snapshot
         owed = {wish.job.mark.beneficiary for wish in self.queue.marked if wish.job.mark is not None}
-        for jobs in (snapshot.ended, snapshot.running):
+        for jobs in (snapshot.ended, self.holdings.being_preempted()):
             owed |= {job.mark.beneficiary for job in jobs if job.mark is not None and job.being_preempted}
         owed &= {job.id for job in snapshot.waiting} if owed else set()
-        batches = {wish.batch for wish in self.queue.in_order if wish.job.id in owed} if owed else set()
-        return sorted((one for one in batches if one and not one.done), key=lambda one: one.place)
+        if not owed:
+            return []
+        batches = [one for one in self.queue.batches() if not one.done and any(job.id in owed for job in one.jobs)]
+        return sorted(batches, key=lambda one: one.place)
 
-    def _next(self, heads: _Heads) -> Batch | None:
-        """The batch of the next job that may be able to start; of those ahead that cannot it is said why."""
+    def _next(self, heads: Heads) -> Batch | None:
+        """The batch of the next job that may be able to start. Of those ahead of which can be told at a glance that
+        they cannot, whoever else is served before them, it is said why.
+        """
         while heads:
-            place, batch = heads[0]
+            place, batch = heads[-1]
             if batch.done:
-                heappop(heads)
-            elif batch.place != place:
-                heapreplace(heads, (batch.place, batch))
-            elif self._waits_behind(batch):
+                heads.pop()
+            elif batch.place is not place:  # its first jobs have started
+                heads.pop()
+                insort(heads, (batch.place, batch), key=from_the_end)
+            elif batch.team in self.protected and self._waits_behind(batch):
                 # So do all that are left of its team, for they come after it.
+                assert batch.outcome is not None
                 for one in self.queue.of_team[batch.team].values():
                     if not one.done:
-                        self._waits_behind(one)
-            elif self._cannot_start(batch):
-                heappop(heads)
+                        self._fail(one, batch.outcome)
             else:
-                return batch
+                ask = batch.ask
+                if ask.changes != self.changes or ask.outcome is None:
+                    self._looked_at(batch)
+                if ask.held is not None or (ask.victims_help and self._may_have_victims(batch)):
+                    return batch
+                # Nor have others that ask for the same any: this one would take what its team's own jobs leave.
+                ask.victims_help = False
+                self._fail_to_borrow(batch, ask)
+                heads.pop()
         return None
 
-    def _place_in_line(self, batch: Batch) -> tuple[tuple[tuple[bool, float], ...], int, int]:
+    def _place_in_line(self, batch: Batch) -> tuple[tuple[float, ...], int, int]:
         """The shares its team and cohorts would have if its first job borrowed; weight 0 comes after all others."""
-        stand = self._stand(batch.want)
-        if stand.shares is None:
-            stand.shares = self.shares.shares_with(batch.team, batch.amounts)
-        return stand.shares, *batch.place
+        ask = self._ask(batch)
+        if ask.shares is None:
+            ask.shares = self.shares.shares_with(ask.team, ask.amounts)
+        return ask.shares, *batch.place
 
-    def _cannot_start(self, batch: Batch) -> bool:
-        """Whether this can be told at a glance of jobs beyond their team's quota, whoever else is served before them;
-        if so, it is said of them.
-        """
-        allowed = self._allowed(batch)
-        if allowed:
-            glance = self._glance(batch)
-            if glance.held is not None:
-                return False
-            if glance.outcome is not None:
-                self._fail(batch, *glance.outcome)
-                return True
-        if self._may_have_victims(batch):
-            return False
-        self._fail_to_borrow(batch, allowed)
-        return True
+    def _looked_at(self, batch: Batch) -> Ask:
+        """What jobs like this get beyond their team's quota: the same for all of them, until something changes."""
+        ask = batch.ask
+        if ask.changes != self.changes:
+            ask.forget(self.changes)
+        if ask.outcome is None:
+            self._look(batch, ask)
+        return ask
 
-    def _glance(self, batch: Batch) -> _Glance:
-        """The same for all jobs of a team that ask for the same and are allowed it, until something changes."""
-        key = batch.want, batch.form
-        glance = self.glances.get(key)
-        if glance is None:
-            glance = self.glances[key] = self._look(batch)
-        return glance
-
-    def _look(self, batch: Batch) -> _Glance:
-        if (held := self._place_now(batch.form)) is not None:
+    def _look(self, batch: Batch, ask: Ask) -> None:
+        team, ask.held, ask.victims_help = ask.team, None, False
+        for resource, amount in ask.items:
+            could = self.available.get((team, resource))
+            if could is None:
+                could = self._available(team, resource)
+            if amount > could and amount > 0:
+                ask.allowed, ask.victims_help = False, True
+                ask.outcome = self._not_allowed(team, resource, amount, could)
+                return
+        ask.allowed = True
+        beyond = self._quota_use(batch)
+        if (held := self._place_now(ask.form)) is not None:
             if self._allowed_now(batch):
-                return _Glance(held)
-            why = f"beyond {self._quota_use(batch)}; it may borrow when those that were told to leave have left"
-            return _Glance(None, (Reason.NOTHING_TO_BORROW, why))
-        held = self._place_later(batch.form)
-        if held is not None:
+                ask.held, ask.outcome = held, (Reason.STARTS_NOW, "beyond {}: it borrows what is idle", (beyond,))
+                return
+            why = "beyond {}; it may borrow when those that were told to leave have left"
+            ask.outcome = (Reason.NOTHING_TO_BORROW, why, (beyond,))
+        elif (held := self._place_later(ask.form)) is not None:
             # Only what is idle now is lent: in the cycle in which it is.
-            why = f"beyond {self._quota_use(batch)}; it may borrow when {self._who_leaves(held)} has ended"
-            return _Glance(None, (Reason.BORROW_DOES_NOT_FIT, why))
-        return _NO_ROOM
+            why = "beyond {}; it may borrow when {} has ended"
+            ask.outcome = (Reason.BORROW_DOES_NOT_FIT, why, (beyond, self._who_leaves(held)))
+        else:
+            why = "beyond {}; it may borrow, but there is no room for {}"
+            ask.outcome, ask.victims_help = (Reason.BORROW_DOES_NOT_FIT, why, (beyond, ask.form)), True
 
     def _may_have_victims(self, batch: Batch) -> bool:
         """Whether it is worth looking for victims for a job beyond its team's quota."""
         if not batch.form.request.plain:
             return False
-        # Where there are none for some amounts, there are none for more, until something is given back.
-        key = batch.team, batch.kind.priority
-        freed, least = self.nobody_for.get(key, (-1, batch.amounts))
-        if freed == self.freed and _at_least(batch.amounts, least):
-            return False
-        if may_take_own(self.policy, self.line, *key):
+        if self._own_that_may_leave(batch) and not self._an_easier_one_waits(batch):
             return True
-        if freed != self.freed:
-            least = self.queue.least[batch.team]
-            if not may_take_others(self.policy, self.shares, batch.team, least):
-                self.nobody_for[key] = self.freed, least
-                return False
+        return self._may_take_others(batch)
+
+    def _own_that_may_leave(self, batch: Batch) -> Amounts:
+        """What those of its own team's jobs hold that may be candidates for it, or more: a look that costs little."""
+        team, priority = batch.team, batch.kind.priority
+        rule = self.policy.teams[team].preempt_within_team
+        if rule is WithinTeam.NEVER:
+            return {}
+        equal = rule is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
+        if team in self.line.shielded:
+            return self.line.held_below(team, priority, equal)
+        return self.holdings.held_below(team, priority, equal)
+
+    def _worth_a_search(self, batch: Batch) -> bool:
+        """Whether, if it may not take others, it may be allowed when its team's own jobs have left; or be within its
+        quota, for then others may have to leave as well.
+        """
         if self._may_take_others(batch):
             return True
-        self.nobody_for[key] = self.freed, batch.amounts
-        return False
+        own, holder, allowed, within = self._own_that_may_leave(batch), self.shares.holder(batch.team), True, True
+        for resource, amount in batch.ask.items:
+            more = amount - own.get(resource, 0)
+            if more > 0 and more > self._available(batch.team, resource):
+                allowed = False
+            if holder.usage.get(resource, 0) + more > holder.quota(resource).nominal:
+                within = False
+        return allowed or within
 
     def _may_take_others(self, batch: Batch) -> bool:
-        """Whether it may have any candidates in other teams."""
-        return may_take_others(self.policy, self.shares, batch.team, batch.amounts)
+        """Whether it may have any candidates in other teams. Where there are none for some amounts, there are none
+        for more, until something is given back.
+        """
+        ask = self._ask(batch)
+        if ask.takes_others is None:
+            ask.takes_others = self._look_for_others(ask.team, ask.amounts)
+        return ask.takes_others
+
+    def _look_for_others(self, team: str, amounts: Amounts) -> bool:
+        freed, least = self.nobody_for.get(team, (-1, amounts))
+        if freed == self.freed and _at_least(amounts, least):
+            return False
+        if freed != self.freed:
+            least = self.queue.least[team]
+            if not may_take_others(self.policy, self.shares, team, least):
+                self.nobody_for[team] = self.freed, least
+                return False
+        if may_take_others(self.policy, self.shares, team, amounts):
+            return True
+        self.nobody_for[team] = self.freed, amounts
+        return False
 
     def _serve_borrower(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
-        allowed = self._allowed(batch)
-        if allowed and (held := self._glance(batch).held) is not None:
-            self._start(batch, held, Reason.STARTS_NOW, f"beyond {self._quota_use(batch)}: it borrows what is idle")
-        elif (victims := self._victims(batch)) is not None:
+        ask = self._looked_at(batch)
+        if ask.held is not None and ask.outcome is not None:
+            self._start(batch, ask.held, ask.outcome)
+        elif self._worth_a_search(batch) and (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
         else:
-            self._fail_to_borrow(batch, allowed)
+            self._fail_to_borrow(batch, ask)
 
-    def _fail_to_borrow(self, batch: Batch, allowed: bool) -> None:
-        if allowed:
-            shape = batch.form.text()
-            why = f"beyond {self._quota_use(batch)}; it may borrow, but there is no room for {shape}"
-            self._fail(batch, Reason.BORROW_DOES_NOT_FIT, why)
-        else:
+    def _fail_to_borrow(self, batch: Batch, ask: Ask) -> None:
+        assert ask.outcome is not None
+        if not ask.allowed and batch.since <= self.long_ago:
             self._protect(batch)
-            refusal = self.refusals.get(batch.want)
-            if refusal is None:
-                refusal = self.refusals[batch.want] = self._not_allowed(batch)
-            self._fail(batch, *refusal)
+        self._fail(batch, ask.outcome)
 
     def _protect(self, batch: Batch) -> None:
         """Let nobody of the team overtake a job that has waited long, where that lets it run in the end.
 
         The team's cap then follows its use down, to the quota at the lowest: it helps if the job fits above that.
         """
-        after = self.policy.protect_after
-        if after is None or self.snapshot.now - batch.first.job.submit < after:
-            return
         borrowed = ((self.shares.quota(batch.team, r).borrow, n) for r, n in batch.amounts.items())
         if all(borrow is None or n <= borrow for borrow, n in borrowed):
             job = batch.first.job
@@ -627,8 +636,9 @@ class _Cycle:
             free = {one.name: will_have[team][one.tres] - self.shares_now.usage(team, one.name) for one in pools}
             leaves = {one.name: self.leaves.get((team, one.name), 0) for one in pools}
             promised, head = self.promised.get(team, ()), self.protected.get(team)
-            batches = self.queue.of_team.get(team, {}).values()
-            more = ahead.behind(self.snapshot.now, batches, promised, head, free, leaves)
+            batches, running = self.queue.of_team.get(team, {}).values(), self.holdings.of_team[team].values()
+            theirs = self.policy.teams[team], batches, running
+            more = ahead.behind(self.snapshot.now, *theirs, promised, head, free, leaves)
             if len(found) + len(more) > ahead.MOST_IN_ALL:
                 break
             found |= more
@@ -639,39 +649,36 @@ class _Cycle:
         head = self.protected.get(batch.team)
         if head is None or batch.place <= head.place:
             return False
-        why = f"job {head.job} of team {batch.team} is ahead, has waited long and needs the room"
-        self._fail(batch, Reason.TEAM_AT_LIMIT, why)
+        why = "job {} of team {} is ahead, has waited long and needs the room"
+        self._fail(batch, (Reason.TEAM_AT_LIMIT, why, (head.job, batch.team)))
         return True
 
-    def _not_allowed(self, batch: Batch) -> Outcome:
-        """Why its team may not hold so much more."""
-        for resource, amount in batch.amounts.items():
-            if amount > (could := self._available(batch.team, resource)):
-                break
-        holder, key = self.shares.holder(batch.team), (batch.team, resource)
+    def _not_allowed(self, team: str, resource: Resource, amount: int, could: int) -> Outcome:
+        """Why a team may not hold so much more."""
+        holder, key = self.shares.holder(team), (team, resource)
         quota = holder.quota(resource)
-        held = self.held.get(key)
-        if held is None:
-            held = self.held[key] = holds(self.shares, batch.team, resource)
+        version, held = self.held.get(key, (-1, ""))
+        if version != holder.version:
+            held = holds(self.shares, team, resource)
+            self.held[key] = holder.version, held
         if quota.borrow is not None and holder.usage.get(resource, 0) + amount > quota.nominal + quota.borrow:
-            return Reason.TEAM_AT_LIMIT, f"{held}, and asks for {amount} more"
-        more = f"it could have {could} now" if could > 0 else "nothing is idle that it may borrow"
-        return Reason.NOTHING_TO_BORROW, f"{held}, and asks for {amount} more; {more}"
+            return Reason.TEAM_AT_LIMIT, "{}, and asks for {} more", (held, amount)
+        if could > 0:
+            return Reason.NOTHING_TO_BORROW, "{}, and asks for {} more; it could have {} now", (held, amount, could)
+        why = "{}, and asks for {} more; nothing is idle that it may borrow"
+        return Reason.NOTHING_TO_BORROW, why, (held, amount)
 
     # -- what comes of it ----------------------------------------------------------------------------------
 
-    def _start(self, batch: Batch, held: tuple[Held, ...], reason: Reason, why: str) -> None:
+    def _start(self, batch: Batch, held: tuple[Held, ...], outcome: Outcome) -> None:
         """One task of its first job gets these nodes, now or later."""
-        self.changes += 1
+        self.changes = next(self._changed)
         self.available.clear()
-        self.held.clear()
-        self.refusals.clear()
-        self.glances.clear()
         self.hopeless.clear()
         self.shares.add(batch.team, batch.amounts)
         self.line.update(batch.team)
         self.later.take(held)
-        if reason is Reason.STARTS_NOW:
+        if outcome[0] is Reason.STARTS_NOW:
             self.shares_now.add(batch.team, batch.amounts)
             self.now.take(held)
         else:
@@ -680,11 +687,12 @@ class _Cycle:
             job = batch.first.job
             promise = Ahead(batch.place, job.id, batch.amounts, job.submit)
             self.promised.setdefault(batch.team, []).append(promise)
-        batch.start((reason, why))
+        batch.start(outcome)
 
     def _will_leave(self, held: Iterable[Held], name: str) -> None:
         """Something is given back, in time: what was impossible may be possible now."""
         self.freed += 1
+        self.changes = next(self._changed)
         for one in held:
             self.leaving.setdefault(one.node, []).append(name)
 
@@ -692,21 +700,27 @@ class _Cycle:
         names = dict.fromkeys(name for one in held for name in self.leaving.get(one.node, ()))
         return "job " + ", ".join(names) if names else "another"
 
-    def _fail(self, batch: Batch, reason: Reason, why: str) -> None:
+    def _fail(self, batch: Batch, outcome: Outcome) -> None:
         """Nothing can be done in this cycle for what is left of it."""
-        self.passed_over.setdefault(batch.team, {})[batch.form] = batch.want
-        batch.fail((reason, why))
+        passed_over = self.passed_over.get(batch.team)
+        if passed_over is None:
+            passed_over = self.passed_over[batch.team] = {}
+        passed_over[batch.form] = batch.want
+        batch.done = True
+        if outcome != batch.outcome:  # else it is the very same as the last time
+            batch.outcome = outcome
 
     def _quota_use(self, batch: Batch) -> str:
         """Such as "research's quota (with it 24 of 32 h100)": what its team would hold, of its quota."""
-        stand = self._stand(batch.want)
-        if not stand.text:
-            stand.text = ", ".join(
-                f"{batch.team}'s quota (with it {self.shares.usage(batch.team, resource) + amount} "
-                f"of {self.shares.quota(batch.team, resource).nominal} {resource})"
-                for resource, amount in batch.amounts.items()
+        ask, holder = batch.ask, self.shares.holder(batch.team)
+        if ask.holder is not holder or ask.version != holder.version:
+            ask.holder, ask.version = holder, holder.version
+            ask.text = ", ".join(
+                f"{ask.team}'s quota (with it {holder.usage.get(resource, 0) + amount} "
+                f"of {holder.quota(resource).nominal} {resource})"
+                for resource, amount in ask.amounts.items()
             )
-        return stand.text
+        return ask.text
 
     def _spared(self, batch: Batch) -> str:
         """Which borrowers' jobs would make room if nothing kept them, and what does."""
@@ -715,13 +729,6 @@ class _Cycle:
             if team != batch.team and self.shares.over_quota(team, batch.amounts):
                 kept += [one for one in shielded if any(one[0].use.get(resource) for resource in batch.amounts)]
         return who_stays(kept, self.snapshot.now)
-
-
-def _heads(batches: Iterable[Batch]) -> _Heads:
-    """Those for which something may still be done."""
-    heads = [(batch.place, batch) for batch in batches if not batch.done]
-    heapify(heads)
-    return heads
 
 
 def _at_least(amounts: Amounts, others: Amounts) -> bool:

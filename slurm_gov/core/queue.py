@@ -6,31 +6,26 @@ Nearly all of them are the same as in the cycle before, so only what came and wh
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterator
-from itertools import islice
-from operator import attrgetter
-from typing import cast
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from operator import attrgetter, itemgetter
 
 from slurm_gov.core import beside
-from slurm_gov.core.decision import Decision, Reason
+from slurm_gov.core.decision import Decisions, Outcome, Reason, Verdict
 from slurm_gov.core.demand import Form, Kind, Kinds, Want
+from slurm_gov.core.differences import differences
 from slurm_gov.core.policy import Resource
-from slurm_gov.core.shares import Amounts
-from slurm_gov.core.snapshot import WaitingJob
-
-Outcome = tuple[Reason, str]
-"""What was decided, and the sentence with the figures."""
+from slurm_gov.core.shares import Amounts, Holder
+from slurm_gov.core.snapshot import Held, WaitingJob
 
 
 class Wish:
-    """A waiting job while plans are made: how many of its tasks still look for a place, what was decided of it, and
-    what is ``said`` of that, in which words it was ``told``.
+    """A waiting job while plans are made: how many of its tasks still look for a place, and what was decided of it.
 
-    ``batch`` is the one it is in; without one it is no demand now, and what is said of it never changes.
+    ``batch`` is the one it is in; without one it is no demand now, and what is decided of it never changes.
     ``place`` is its place in Slurm's order: highest priority first, then job id. ``gone``: it waits no longer.
     """
 
-    __slots__ = ("batch", "gone", "job", "kind", "outcome", "place", "said", "tasks", "told")
+    __slots__ = ("batch", "gone", "job", "kind", "outcome", "place", "tasks")
 
     def __init__(self, job: WaitingJob, kind: Kind) -> None:
         self.job = job
@@ -39,21 +34,12 @@ class Wish:
         self.batch: Batch | None = None
         self.gone = False
         self.tasks = job.tasks
-        self.outcome = kind.no_demand
-        self.said: Decision | None = None
-        self.told: Outcome | None = None
+        self.outcome: Outcome | None = None
         if job.held_back and not _waits_for_us(job, kind):
-            self.outcome = (Reason.NOT_READY, job.held_back)
-        if self.outcome is not None:
-            self.say(self.outcome)
-
-    def say(self, outcome: Outcome) -> None:
-        """Say that this was decided of it: the very same as the last time if it is the same."""
-        self.told = outcome
-        said, (reason, why) = self.said, outcome
-        if said is None or said.reason is not reason or said.why != why:
-            job, kind = self.job, self.kind
-            self.said = Decision(job.id, job.display_id, kind.team, kind.pool, reason, why)
+            self.outcome = (Reason.NOT_READY, "{}", (job.held_back,))
+        elif kind.no_demand is not None:
+            reason, why = kind.no_demand
+            self.outcome = (reason, "{}", (why,))
 
 
 def _waits_for_us(job: WaitingJob, kind: Kind) -> bool:
@@ -62,25 +48,78 @@ def _waits_for_us(job: WaitingJob, kind: Kind) -> bool:
     return ours is not None and kind.want is not None and any(r.endswith(f"/{ours}") for r in kind.want.amounts)
 
 
+class Ask:
+    """What some of a team's waiting jobs ask for, the same for all of them, and how that stands while plans are made:
+    worked out as it is needed, until something ``changes``.
+
+    ``within``: its team's quota covers it; ``takes_others``: others may have to leave for it; ``shares``: those of
+    its team and cohorts with it. Beyond the quota: the nodes that it gets now (``held``), or what is said of that
+    (``outcome``), whether victims might help, and whether its team is ``allowed`` so much more at all. ``text`` says
+    how much of its quota the team holds with it: what was so of a ``holder`` in this ``version``.
+    """
+
+    __slots__ = (
+        "allowed",
+        "amounts",
+        "changes",
+        "form",
+        "held",
+        "holder",
+        "items",
+        "outcome",
+        "shares",
+        "takes_others",
+        "team",
+        "text",
+        "version",
+        "victims_help",
+        "within",
+    )
+
+    def __init__(self, want: Want, form: Form) -> None:
+        self.team, self.amounts, self.form = want.team, want.amounts, form
+        self.items = tuple(want.amounts.items())
+        self.holder: Holder | None = None
+        self.version = 0
+        self.text = ""
+        self.held: tuple[Held, ...] | None = None
+        self.allowed = self.victims_help = False
+        self.forget(-1)
+
+    def forget(self, changes: int) -> None:
+        """Something has changed, and it is the how-manieth time."""
+        self.changes = changes
+        self.within: bool | None = None
+        self.takes_others: bool | None = None
+        self.shares: tuple[float, ...] | None = None
+        self.outcome: Outcome | None = None
+
+
 class Batch:
     """All waiting jobs of one kind, in Slurm's order, and the first of them that still looks for a place.
 
     What was found impossible for that one is so for all that follow: ``outcome`` is then what is said of them.
-    ``place`` is the place of the first one in Slurm's order; ``done``: nothing more can be done for it in this cycle.
-    ``begun``: one has started in this cycle. ``told`` is what all of its jobs were told the last time; ``tasks`` is
-    how many these are, where each task of an array is one.
+    ``place`` is the place of the first one in Slurm's order, and ``since`` is since when it waits; ``done``: nothing
+    more can be done for it in this cycle. ``begun``: one has started in this cycle. ``jobs`` are the records, and
+    ``tasks`` is how many they are, where each task of an array is one; ``oldest`` is since when the one waits that
+    waits longest. ``said`` is the verdict on all of them the
+    last time, and ``told`` what it says, if it was one for all.
     """
 
     __slots__ = (
         "amounts",
+        "ask",
         "begun",
         "done",
-        "failed",
         "form",
         "index",
+        "jobs",
         "kind",
+        "oldest",
         "outcome",
         "place",
+        "said",
+        "since",
         "tasks",
         "team",
         "told",
@@ -88,41 +127,49 @@ class Batch:
         "wishes",
     )
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, ask: Ask) -> None:
         assert kind.want and kind.form
         self.kind = kind
+        self.ask = ask
         self.want: Want = kind.want
         self.form: Form = kind.form
         self.team: str = kind.want.team
         self.amounts: Amounts = kind.want.amounts
         self.wishes: list[Wish] = []
         self.index = 0
-        self.failed = self.done = self.begun = False
+        self.done = self.begun = False
         self.outcome: Outcome | None = None
         self.told: Outcome | None = None
+        self.said: Verdict | None = None
 
     def __lt__(self, other: Batch) -> bool:
         return False  # a heap asks only of two jobs with one id: there are none, and it must not fail if there are
 
     def begin(self) -> None:
-        """Forget what was decided in an earlier cycle; but what was said stays known, to be said again."""
-        self.failed = self.done = False
-        if self.begun:
-            self.begun = False
-            for wish in self.wishes[: self.index + 1]:
-                wish.tasks, wish.outcome = wish.job.tasks, None
-            self._look_at(0)
+        """Forget who has started in an earlier cycle."""
+        self.begun = False
+        for wish in self.wishes[: self.index + 1]:
+            wish.tasks, wish.outcome = wish.job.tasks, None
+        self._look_at(0)
 
     def changed(self) -> None:
         """Others are in it than before."""
         self.wishes.sort(key=_place)
-        self.tasks = sum([wish.job.tasks for wish in self.wishes])
-        self.told = None
+        self.jobs = [wish.job for wish in self.wishes]
+        self.tasks = sum([job.tasks for job in self.jobs])
+        self.oldest = min([job.submit for job in self.jobs])
+        self.said = None
         self._look_at(0)
 
     def _look_at(self, index: int) -> None:
         self.index = index
-        self.place = self.wishes[index].place
+        first = self.wishes[index]
+        self.place, self.since = first.place, first.job.submit
+
+    @property
+    def failed(self) -> bool:
+        """Whether some of it got no place."""
+        return self.done and self.index < len(self.wishes)
 
     @property
     def first(self) -> Wish:
@@ -145,89 +192,113 @@ class Batch:
                 self.index += 1
                 self.done = True
 
-    def fail(self, outcome: Outcome) -> None:
-        """Nothing can be done for what is left of it."""
-        self.failed = self.done = True
-        if outcome != self.outcome:
-            self.outcome = outcome
+    def tell(self) -> Verdict:
+        """What was decided of its jobs, if none has started."""
+        self.told = self.outcome
+        self.said = _verdict(self.kind, self.outcome, self.jobs)
+        return self.said
 
-    def tell(self) -> None:
-        """Say what was decided of each of its jobs."""
-        wishes, outcome = self.wishes, self.outcome
-        if self.told is outcome and not self.begun:
-            return  # they were told so already
-        if self.begun:
-            for wish in wishes[: self.index + 1]:
-                if decided := wish.outcome or outcome:
-                    wish.say(decided)
-        if self.failed and outcome:
-            reason, why = outcome
-            team, pool, new = self.kind.team, self.kind.pool, tuple.__new__
-            for wish in islice(wishes, self.index, None):
-                if wish.told is not outcome and wish.outcome is None:
-                    wish.told = outcome
-                    job = wish.job
-                    # As Decision(...) does it, without a call for each: there may be tens of thousands.
-                    wish.said = new(Decision, (job.id, job.display_id, team, pool, reason, why))
-        self.told = None if self.begun else outcome
+    def tell_each(self) -> Iterator[Verdict]:
+        """What was decided of them, if one has."""
+        for wish in self.wishes[: self.index + 1]:
+            yield _verdict(self.kind, wish.outcome or self.outcome, [wish.job])
+        if rest := self.jobs[self.index + 1 :]:
+            yield _verdict(self.kind, self.outcome, rest)
+
+
+def _verdict(kind: Kind, outcome: Outcome | None, jobs: Sequence[WaitingJob]) -> Verdict:
+    assert outcome is not None
+    # As Verdict(...) does it, without a call for each: there may be thousands.
+    return tuple.__new__(Verdict, (kind.team, kind.pool, outcome, jobs))
+
+
+Heads = list[tuple[tuple[int, int], Batch]]
+"""Batches and the places of the first of each; the first in line is the last here."""
+
+
+def in_line(batches: Iterable[Batch]) -> Heads:
+    """Batches by their places."""
+    return sorted([(batch.place, batch) for batch in batches], key=itemgetter(0), reverse=True)
+
+
+def from_the_end(head: tuple[tuple[int, int], Batch]) -> tuple[int, int]:
+    """By what ``Heads`` are sorted."""
+    (place, id), _ = head
+    return -place, -id
 
 
 class Queue:
-    """``in_order`` is everybody; ``of_team`` each team's demand; ``tasks`` how many jobs count for the same, by team,
-    where each task of an array is one; ``asked`` is what they ask for of each resource, by team, and how many they
-    are; ``least`` is what each of a team's asks for at least. ``marked`` are those that a mark says have left for
-    others.
+    """``line`` is everybody, in Slurm's order; ``of_team`` each team's demand, and ``heads`` the same in line;
+    ``tasks`` how many jobs count for the same, by team, where each task of an array is one; ``asked`` is what they
+    ask for of each resource, by team, and how many they are; ``least`` is what each of a team's asks for at least.
+    ``marked`` are those that a mark says have left for others.
     """
 
     def __init__(self, kinds: Kinds) -> None:
-        self.in_order: list[Wish] = []
+        self.line: list[WaitingJob] = []
         self.of_team: dict[str, dict[Kind, Batch]] = {}
+        self.heads: dict[str, Heads] = {}
         self.tasks: dict[str, dict[Want, int]] = {}
         self.asked: dict[str, dict[Resource, tuple[int, int]]] = {}
         self.least: dict[str, Amounts] = {}
         self.marked: set[Wish] = set()
         self._kinds = kinds
+        self._waiting: Collection[WaitingJob] = ()
         self._known: dict[int, Wish] = {}  # by the record's own identity: records never change
+        self._places: list[tuple[int, int]] = []  # of each in the line
+        self._asks: dict[tuple[Want, Form], Ask] = {}
+        self._apart: dict[Wish, Verdict] = {}  # who is no demand
 
     def batches(self) -> Iterator[Batch]:
         """All of them."""
         for of_team in self.of_team.values():
             yield from of_team.values()
 
-    def decisions(self) -> tuple[Decision, ...]:
-        """What was decided of everybody, in Slurm's order."""
-        for batch in self.batches():
-            batch.tell()
-        said = tuple([wish.said for wish in self.in_order])
-        return cast(tuple[Decision, ...], said)
+    def decisions(self) -> Decisions:
+        """What was decided of everybody."""
+        verdicts = list(self._apart.values())
+        for of_team in self.of_team.values():
+            for batch in of_team.values():
+                if batch.begun:
+                    verdicts += batch.tell_each()
+                elif (said := batch.said) is not None and batch.told is batch.outcome:
+                    verdicts.append(said)
+                else:
+                    verdicts.append(batch.tell())
+        return Decisions(self.line, verdicts)
 
     def become(self, waiting: Collection[WaitingJob]) -> None:
         """Hold these and no others, nothing done about any of them yet."""
         for batch in self.batches():
-            batch.begin()
-        records = set(map(id, waiting))
-        gone = [self._known.pop(key) for key in self._known.keys() - records]
-        new = records - self._known.keys()
-        came = [Wish(job, self._kinds.of(job)) for job in waiting if id(job) in new] if new else []
+            batch.done = False
+            if batch.begun:
+                batch.begin()
+        known = self._known
+        left, new = differences(self._waiting, waiting, known)
+        gone = [known.pop(id(job)) for job in left]
+        came = [Wish(job, self._kinds.of(job)) for job in new]
+        self._waiting = waiting
         changed: set[Batch] = set()
-        if gone:
-            for wish in gone:
-                wish.gone = True
-                self.marked.discard(wish)
-                if wish.batch is not None:
-                    changed.add(wish.batch)
-            for batch in changed:
-                batch.wishes = [wish for wish in batch.wishes if not wish.gone]
-        if came:
-            for wish in came:
-                self._known[id(wish.job)] = wish
-                if wish.job.mark is not None:
-                    self.marked.add(wish)
-                if wish.outcome is None:  # else it is no demand
-                    batch = wish.batch = self._batch(wish.kind)
-                    batch.wishes.append(wish)
-                    changed.add(batch)
-        self.in_order = _replaced(self.in_order, gone, came)
+        for wish in gone:
+            wish.gone = True
+            self.marked.discard(wish)
+            if wish.batch is not None:
+                changed.add(wish.batch)
+            else:
+                del self._apart[wish]
+        for batch in changed:
+            batch.wishes = [wish for wish in batch.wishes if not wish.gone]
+        for wish in came:
+            known[id(wish.job)] = wish
+            if wish.job.mark is not None:
+                self.marked.add(wish)
+            if wish.outcome is None:
+                batch = wish.batch = self._batch(wish.kind)
+                batch.wishes.append(wish)
+                changed.add(batch)
+            else:
+                self._apart[wish] = _verdict(wish.kind, wish.outcome, [wish.job])
+        self._replace(gone, came)
         for batch in changed:
             if batch.wishes:
                 batch.changed()
@@ -243,7 +314,11 @@ class Queue:
             of_team = self.of_team[kind.want.team] = {}
         batch = of_team.get(kind)
         if batch is None:
-            batch = of_team[kind] = Batch(kind)
+            assert kind.form
+            key = kind.want, kind.form
+            ask = self._asks.get(key) or Ask(*key)
+            self._asks[key] = ask
+            batch = of_team[kind] = Batch(kind, ask)
         return batch
 
     def _sum_up(self, team: str) -> None:
@@ -251,39 +326,45 @@ class Queue:
         tasks: dict[Want, int] = {}
         asked: dict[Resource, tuple[int, int]] = {}
         for batch in self.of_team[team].values():
-            count = batch.tasks
-            tasks[batch.want] = tasks.get(batch.want, 0) + count
-            for resource, amount in batch.amounts.items():
-                amounts, jobs = asked.get(resource, (0, 0))
-                asked[resource] = amounts + amount * count, jobs + count
+            tasks[batch.want] = tasks.get(batch.want, 0) + batch.tasks
         self.tasks[team], self.asked[team] = tasks, asked
         least: Amounts | None = None
-        for want in tasks:
+        for want, count in tasks.items():
             mine = want.amounts
+            for resource, amount in mine.items():
+                amounts, jobs = asked.get(resource, (0, 0))
+                asked[resource] = amounts + amount * count, jobs + count
             least = mine if least is None else {r: min(n, mine[r]) for r, n in least.items() if r in mine}
         self.least[team] = least or {}
+        self.heads[team] = in_line(self.of_team[team].values())
         if not tasks:
-            del self.of_team[team]
+            del self.of_team[team], self.heads[team]
 
-
-def _replaced(line: list[Wish], gone: list[Wish], came: list[Wish]) -> list[Wish]:
-    """A line in Slurm's order without these and with those: most of it is not even looked at."""
-    if not line:
-        return sorted(came, key=_place)
-    new: list[Wish] = []
-    done = 0
-    for wish in sorted([*gone, *came], key=_place):
-        here = bisect_left(line, wish.place, done, key=_place)
-        if wish.gone:
-            while line[here] is not wish:
-                here += 1
-            new += line[done:here]
-            done = here + 1
-        else:
-            new += line[done:here]
-            new.append(wish)
-            done = here
-    return new + line[done:]
+    def _replace(self, gone: list[Wish], came: list[Wish]) -> None:
+        """Have these no more in the line, and those: most of it is not even looked at. It is a new one each time,
+        for plans keep theirs.
+        """
+        old, old_places = self.line, self._places
+        line: list[WaitingJob] = []
+        places: list[tuple[int, int]] = []
+        done = 0
+        for wish in sorted([*gone, *came], key=_place):
+            # Mostly it is near by.
+            near = done + 256
+            end = near if near < len(old_places) and old_places[near] > wish.place else len(old_places)
+            here = bisect_left(old_places, wish.place, done, end)
+            if wish.gone:
+                while old[here] is not wish.job:
+                    here += 1
+            line += old[done:here]
+            places += old_places[done:here]
+            if wish.gone:
+                done = here + 1
+            else:
+                line.append(wish.job)
+                places.append(wish.place)
+                done = here
+        self.line, self._places = line + old[done:], places + old_places[done:]
 
 
 _place = attrgetter("place")

@@ -299,8 +299,7 @@ def without_team(look: Look) -> list[OtherRow]:
         for job in look.snapshot.running
         if look.snapshot.team_of(look.policy, job.account) is None
     ]
-    jobs = {job.id: job for job in look.snapshot.waiting}
-    wishes = [(one.pool, jobs[one.job]) for one in look.plan.decisions if one.team is None]
+    wishes = [(one.pool, job) for one in look.plan.decisions.verdicts if one.team is None for job in one.jobs]
     rows = []
     for pool in look.policy.pools:
         held = [use[pool] for use in strangers if pool in use]

@@ -39,7 +39,8 @@ class Holder:
     """A team or cohort in the tree. All amounts are per resource, in its units.
 
     ``subtree``: its quota and what those below lend; ``usage``: what it uses, or for a cohort what those below
-    use beyond what they keep for themselves; ``keeps``: the part of ``subtree`` that it does not lend.
+    use beyond what they keep for themselves; ``keeps``: the part of ``subtree`` that it does not lend, and
+    ``keeps_any`` whether that is something; ``limited``: it borrows up to a limit.
     ``version`` of a team is another one whenever its use may have changed.
     """
 
@@ -53,6 +54,8 @@ class Holder:
     keeps: dict[Resource, int] = field(default_factory=dict)
     usage: dict[Resource, int] = field(default_factory=dict)
     version: int = 0
+    keeps_any: bool = False
+    limited: bool = False
     _lendable: dict[str, int] | None = None
 
     def quota(self, resource: Resource) -> Quota:
@@ -75,6 +78,8 @@ class Holder:
         for resource, amount in self.subtree.items():
             lend = self.quota(resource).lend
             self.keeps[resource] = 0 if lend is None else max(0, amount - lend)
+        self.keeps_any = any(self.keeps.values())
+        self.limited = any(quota.borrow is not None for quota in self.quotas.values())
 
     def kept_free(self, resource: Resource) -> int:
         """What is left of what it keeps for itself."""
@@ -209,16 +214,12 @@ class Shares:
                 holder.parent.children.append(holder)
         root.sum_up()
         # Each team with those above it, up to the first that keeps something for itself: all of them count the same.
-        self._keep = {holder for holder in self._every() if any(holder.keeps.values())}
         self._lines = {name: self._line(holder) for name, holder in self._teams.items()}
-
-    def _every(self) -> Iterator[Holder]:
-        yield from self._holders.values()
-        yield from self._teams.values()
+        self._limited = {name: [one for one in line if one.limited] for name, (*line, _) in self._lines.items()}
 
     def _line(self, holder: Holder) -> Sequence[Holder]:
         line = [holder]
-        while holder.parent is not None and holder not in self._keep:
+        while holder.parent is not None and not holder.keeps_any:
             holder = holder.parent
             line.append(holder)
         return tuple(line)
@@ -260,9 +261,8 @@ class Shares:
 
     def available(self, team: str, resource: Resource) -> int:
         """What a team may still take: its own and what others can spare; negative if it holds too much."""
-        *line, last = self._lines[team]
-        least = last.available(resource)
-        for holder in line:
+        least = self._lines[team][-1].available(resource)
+        for holder in self._limited[team]:
             quota = holder.quotas.get(resource)
             if quota is not None and quota.borrow is not None:
                 most = holder.subtree.get(resource, 0) + quota.borrow - holder.usage.get(resource, 0)
@@ -289,9 +289,10 @@ class Shares:
                 return False
         return True
 
-    def shares_with(self, team: str, amounts: Amounts) -> tuple[tuple[bool, float], ...]:
+    def shares_with(self, team: str, amounts: Amounts) -> tuple[float, ...]:
         """The shares that a team and the cohorts it is in would have with these amounts more, the outermost
-        cohort's first: who is served first among those that wait for idle capacity. Without a weight, how large.
+        cohort's first: who is served first among those that wait for idle capacity. Of each, whether it borrows
+        without a weight, and how large it is.
         What a team borrowed lately counts as if it borrowed it now. The cluster has no share.
         """
         holder = self._teams[team]
@@ -300,14 +301,15 @@ class Shares:
         lately, lendable = self.lately.get(team, 0.0), holder.parent.lendable("gpu")
         if lately and lendable > 0:
             share += lately * 1000.0 / lendable / (holder.weight or 1)
-        shares = [(without_weight, share)]
+        shares: list[float] = [share, without_weight]
         more = amounts
         while holder.parent.parent is not None:
-            if holder in self._keep:
+            if holder.keeps_any:
                 more = {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in more.items()}
             holder = holder.parent
             assert holder.parent is not None
-            shares.append(holder.share_with(more))
+            without_weight, share = holder.share_with(more)
+            shares += (share, without_weight)
         shares.reverse()
         return tuple(shares)
 

@@ -58,17 +58,9 @@ def team_standings(
         for team in sorted(policy.teams):
             quota, used = shares.quota(team, name).nominal, shares.usage(team, name)
             amount, jobs = asked.get(team, {}).get(name, (0, 0))
+            borrowed, running = max(0, used - quota), held.jobs(team).get(name, 0)
             yield Standing(
-                team=team,
-                pool=name,
-                quota=quota,
-                cap=caps[team][pool.tres],
-                used=used,
-                borrowed=max(0, used - quota),
-                lent=lent[team],
-                waiting=amount,
-                waiting_jobs=jobs,
-                running_jobs=held.jobs(team).get(name, 0),
+                team, name, quota, caps[team][pool.tres], used, borrowed, lent[team], amount, jobs, running
             )
 
 
@@ -76,15 +68,16 @@ def pool_standings(policy: Policy, held: Holdings) -> tuple[PoolStanding, ...]:
     """Each pool's capacity."""
     standings = []
     for pool in policy.pools.values():
-        nodes, on_node = held.ground.of_pool[pool.name], held.on_nodes[pool.tres]
+        nodes, on_node = held.ground.gpus[pool.name], held.on_nodes[pool.tres]
+        here = [(gpus, on_node.get(name, 0), usable) for name, gpus, usable in nodes]
         standings.append(
             PoolStanding(
                 pool=pool.name,
                 nodes=len(nodes),
-                total=sum([node.gpus[pool.tres] for node in nodes]),
+                total=sum([gpus for gpus, _, _ in here]),
                 healthy=held.ground.healthy[pool.name],
-                used=sum([on_node.get(node.name, 0) for node in nodes]),
-                free=sum([max(0, node.gpus[pool.tres] - on_node.get(node.name, 0)) for node in nodes if node.usable]),
+                used=sum([used for _, used, _ in here]),
+                free=sum([gpus - used for gpus, used, usable in here if usable and gpus > used]),
                 quota=_quotas(policy, pool.name),
             )
         )
@@ -108,8 +101,7 @@ def warnings(policy: Policy, snapshot: Snapshot, ground: Ground) -> Iterable[str
             )
     governed = {partition for pool in policy.pools.values() for partition in pool.partitions}
     for one in policy.pools.values():
-        beside = {partition for node in ground.of_pool[one.name] for partition in node.partitions}
-        for partition in sorted(beside - governed):
+        for partition in sorted(ground.partitions[one.name] - governed):
             yield (
                 f"partition {partition} has nodes of pool {one.name} and is in no pool: jobs waiting "
                 f"there are not governed; add it to the pool's partitions"

@@ -17,7 +17,6 @@ from enum import StrEnum
 from heapq import merge
 from itertools import islice, tee
 from math import inf
-from operator import attrgetter
 
 from slurm_gov.core.capacity import team_use
 from slurm_gov.core.policy import Policy, Rebalance, Reclaim, Resource, Victims, WithinTeam
@@ -31,9 +30,23 @@ class Victim:
     """A running job as a candidate. ``use`` is per resource, ``gpus`` the sum of its GPUs; ``leaving``: it is being
     preempted already. ``order`` is when it is looked at, ``part`` the first of that. ``left_for`` are the jobs for
     which earlier runs of it had to leave, and when they last had to. ``exposed``: no shield will ever keep it.
+    ``ending``: it ends by itself. ``plain``: nothing of that is to be looked at.
     """
 
-    __slots__ = ("exposed", "gpus", "job", "leaving", "left_for", "order", "part", "priority", "team", "use")
+    __slots__ = (
+        "ending",
+        "exposed",
+        "gpus",
+        "job",
+        "leaving",
+        "left_for",
+        "order",
+        "part",
+        "plain",
+        "priority",
+        "team",
+        "use",
+    )
 
     def __init__(self, job: RunningJob, team: str, priority: int, use: Amounts, exposed: bool = False) -> None:
         self.job = job
@@ -43,7 +56,9 @@ class Victim:
         self.use = use
         self.gpus = sum(amount for resource, amount in use.items() if "/" not in resource)
         self.leaving = job.being_preempted
+        self.ending = job.state is RunState.COMPLETING
         self.left_for = {one.beneficiary: one.at for one in reversed(job.preempted)}
+        self.plain = exposed and not self.ending and not self.left_for
         self.part = (not self.leaving, not job.requeueable)
         self.order = (*self.part, priority, -job.start, job.id)
 
@@ -139,30 +154,33 @@ class Line:
     """
 
     def __init__(self, policy: Policy, shares: Shares, running: Iterable[Victim], now: float) -> None:
+        """``running`` is in that order already."""
         self.shielded: dict[str, list[tuple[Victim, Shield]]] = {}
         self.left_for: set[int] = set()
         self._shares = shares
         self._of_team: dict[Holder, list[_Place]] = {}
         self._in_cohort: dict[Holder, list[_Place]] = {}
         self._over: dict[Holder, bool] = {}
-        self._lowest: dict[str, float] = {}
+        self._held: dict[str, dict[tuple[int, bool], Amounts]] = {}
         self._helps: dict[object, dict[Victim, bool]] = {}
-        self._places: dict[Victim, _Place] = {}
         self._begin(shares.cluster)
         lists: dict[str, list[list[_Place]]] = {}  # where a team's jobs are to be found
-        for number, victim in enumerate(sorted(running, key=_order)):
-            if victim.job.state is RunState.COMPLETING:
-                continue
-            if victim.left_for:
+        for number, victim in enumerate(running):
+            kept: Shield | None = None
+            if not victim.plain:
+                if victim.ending:
+                    continue
                 self.left_for |= victim.left_for.keys()
-            kept = None if victim.exposed else shield(policy, victim.team, victim.job, now)
+                kept = None if victim.exposed else shield(policy, victim.team, victim.job, now)
             if kept is None:
-                place = self._places[victim] = (number, victim)
-                if victim.team not in lists:
+                seen = lists.get(victim.team)
+                if seen is None:
                     holder = shares.holder(victim.team)
-                    seen = self._where_seen(holder) if self._over[holder] else ()
-                    lists[victim.team] = [self._of_team[holder], *seen]
-                for places in lists[victim.team]:
+                    seen = lists[victim.team] = [self._of_team[holder]]
+                    if self._over[holder]:
+                        seen += self._where_seen(holder)
+                place = (number, victim)
+                for places in seen:
                     places.append(place)
             else:
                 self.shielded.setdefault(victim.team, []).append((victim, kept))
@@ -201,9 +219,9 @@ class Line:
     def leave(self, victim: Victim) -> None:
         """It is preempted in this plan already; to be told before its team's holding changes."""
         holder = self._shares.holder(victim.team)
-        place = self._places[victim]
+        place = next(place for place in self._of_team[holder] if place[1] is victim)
         _drop(self._of_team[holder], place)
-        self._lowest.pop(victim.team, None)
+        self._held.pop(victim.team, None)
         if self._over[holder]:
             for places in self._where_seen(holder):
                 _drop(places, place)
@@ -212,13 +230,18 @@ class Line:
         """A team's own jobs."""
         return [victim for _, victim in self._of_team[self._shares.holder(team)]]
 
-    def lowest_class(self, team: str) -> float:
-        """The lowest weight of a class among a team's own jobs; infinite without any."""
-        lowest = self._lowest.get(team)
-        if lowest is None:
-            places = self._of_team[self._shares.holder(team)]
-            lowest = self._lowest[team] = min([victim.priority for _, victim in places], default=inf)
-        return lowest
+    def held_below(self, team: str, priority: int, equal: bool) -> Amounts:
+        """What a team's own jobs of lower classes hold, or of equal ones too."""
+        known = self._held.setdefault(team, {})
+        held = known.get((priority, equal))
+        if held is None:
+            sums: dict[Resource, int] = {}
+            for _, victim in self._of_team[self._shares.holder(team)]:
+                if victim.priority < priority or (equal and victim.priority == priority):
+                    for resource, amount in victim.use.items():
+                        sums[resource] = sums.get(resource, 0) + amount
+            held = known[priority, equal] = sums
+        return held
 
     def that_add(self, cohorts: Sequence[Holder]) -> list[Holder]:
         """Of cohorts, each within the next, those in which jobs can be taken that are not in the ones before."""
@@ -249,9 +272,6 @@ def _once(places: Iterable[_Place]) -> Iterator[_Place]:
         if place[1] is not last:
             yield place
         last = place[1]
-
-
-_order = attrgetter("order")
 
 
 def _drop(places: list[_Place], place: _Place) -> None:
@@ -471,12 +491,12 @@ def _under_quota(shares: Shares, preemptor: Preemptor) -> bool:
     return True
 
 
-def _at_borrow_limit(holder: Holder, amounts: Amounts, inside: Iterable[Candidate]) -> bool:
+def _at_borrow_limit(holder: Holder, amounts: Amounts, inside: Sequence[Candidate]) -> bool:
     """Whether its own borrow limit forbids a team or cohort these amounts, even if those inside left."""
     for resource, amount in amounts.items():
         borrow = holder.quota(resource).borrow
         if borrow is not None and amount > 0:
-            leaves = sum(one.victim.use.get(resource, 0) for one in inside)
+            leaves = sum(one.victim.use.get(resource, 0) for one in inside) if inside else 0
             used = max(holder.usage.get(resource, 0) - leaves, holder.keeps.get(resource, 0))
             if used + amount > holder.subtree.get(resource, 0) + borrow:
                 return True
@@ -533,26 +553,15 @@ def _claim_while_borrowing(policy: Policy, preemptor: Preemptor, victim: Victim)
     return Claim.WHILE_BORROWING
 
 
-def _fits_in_quota(holder: Holder, amounts: Amounts) -> tuple[bool, dict[Resource, int]]:
+def _fits_in_quota(holder: Holder, amounts: Amounts) -> tuple[bool, Amounts]:
     """Whether these amounts fit a team's or cohort's quota, and what is left to ask of the cohort above it."""
-    fits, above = True, {}
+    fits, usage, subtree = True, holder.usage, holder.subtree
     for resource, amount in amounts.items():
-        used = holder.usage.get(resource, 0)
-        if used + amount > holder.subtree.get(resource, 0):
+        if usage.get(resource, 0) + amount > subtree.get(resource, 0):
             fits = False
-        above[resource] = max(0, amount - max(0, holder.keeps.get(resource, 0) - used))
-    return fits, above
-
-
-def may_take_own(policy: Policy, line: Line, team: str, priority: int) -> bool:
-    """Whether a job may have candidates in its own team: a look that costs little. ``priority`` is the weight of its
-    class. If not, ``Candidates(...)`` has none there.
-    """
-    rule = policy.teams[team].preempt_within_team
-    if rule is WithinTeam.NEVER:
-        return False
-    lowest = line.lowest_class(team)
-    return lowest < priority or (lowest == priority and rule is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY)
+    if not holder.keeps_any:
+        return fits, amounts
+    return fits, {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in amounts.items()}
 
 
 def may_take_others(policy: Policy, shares: Shares, team: str, amounts: Amounts) -> bool:
@@ -565,14 +574,13 @@ def may_take_others(policy: Policy, shares: Shares, team: str, amounts: Amounts)
     if own.borrow_preempts is not None or policy.rebalance is not Rebalance.NEVER:
         return True
     here = shares.holder(team)
-    advantage, remaining = _fits_in_quota(here, amounts)
-    for cohort in here.above():
+    while here.parent is not None:
+        advantage, remaining = _fits_in_quota(here, amounts)
         if advantage:
             return True
-        if _at_borrow_limit(here, remaining, ()):
+        if here.limited and _at_borrow_limit(here, amounts, ()):
             return False
-        advantage, remaining = _fits_in_quota(cohort, remaining)
-        here = cohort
+        here, amounts = here.parent, remaining
     return False
 
 

@@ -15,6 +15,8 @@ from slurm_gov.daemon.log import log
 from slurm_gov.ledger import Event, Kind
 
 Record = Callable[[Event], None]
+_Starting = dict[tuple[str | None, str | None], list[str]]
+_STARTS = frozenset({Reason.STARTS_NOW, Reason.RECLAIMING, Reason.PREEMPTING_WITHIN_TEAM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,15 @@ class Deeds:
 
     def caps(self, event: str, caps: Mapping[str, Mapping[str, int]]) -> None:
         """Caps that were set: team to TRES to amount."""
+        starting: _Starting = {}
+        for job in self.plan.decisions.having(_STARTS):
+            starting.setdefault((job.team, job.pool), []).append(job.display_id)
         for team, limits in caps.items():
             log.info(event, team=team, **{tres.removeprefix("gres/"): amount for tres, amount in limits.items()})
-            for one in self._caps(team, limits):
+            for one in self._caps(team, limits, starting):
                 self.record(one)
 
-    def _caps(self, team: str, limits: Mapping[str, int]) -> Iterator[Event]:
+    def _caps(self, team: str, limits: Mapping[str, int], starting: _Starting) -> Iterator[Event]:
         have = self.snapshot.caps.get(team, {})
         pools = {pool.tres: pool.name for pool in self.policy.pools.values()}
         # The untyped TRES is the sum of the typed ones: it is told only when it alone moved.
@@ -42,7 +47,7 @@ class Deeds:
             before, after = have.get(tres), limits[tres]
             yield Event(
                 Kind.CAP,
-                self._why_cap(team, pools.get(tres), before, after),
+                self._why_cap(team, pools.get(tres), before, after, starting),
                 team=team,
                 pool=pools.get(tres, ""),
                 gpus=abs(after - (before or 0)),
@@ -50,16 +55,11 @@ class Deeds:
                 after=str(after),
             )
 
-    def _why_cap(self, team: str, pool: str | None, before: int | None, after: int) -> str:
+    def _why_cap(self, team: str, pool: str | None, before: int | None, after: int, starting: _Starting) -> str:
         if before is None:
             return "it had no cap"
         if after > before:
-            starts = (Reason.STARTS_NOW, Reason.RECLAIMING, Reason.PREEMPTING_WITHIN_TEAM)
-            jobs = [
-                one.display_id
-                for one in self.plan.decisions
-                if one.team == team and one.pool == pool and one.reason in starts
-            ]
+            jobs = starting.get((team, pool))
             return f"so that {_jobs(jobs)} can start" if jobs else "its quota, and what it holds"
         ours = [one for one in self.plan.preempt if one.team == team]
         if ours:

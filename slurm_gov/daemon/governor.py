@@ -14,7 +14,7 @@ from typing import Any
 from slurm_gov.admission.view import make_view
 from slurm_gov.core.actions import Actions, actions
 from slurm_gov.core.cluster import Cluster
-from slurm_gov.core.decision import Plan, Reason
+from slurm_gov.core.decision import News, Plan, Reason
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Mode, Policy
 from slurm_gov.core.snapshot import Snapshot
@@ -74,7 +74,7 @@ class Governor:
         self._cluster_seen = float("-inf")
         self._wake = asyncio.Event()
         self._stop = asyncio.Event()
-        self._told: dict[int, Reason] = {}
+        self._news = News()
         self._told_once: set[str] = set()
         self._strangers: set[int] = set()
         self._intents: set[str] = set()
@@ -91,7 +91,7 @@ class Governor:
     def _leadership_changed(self, why: str) -> None:
         led, leads = ("leads", "standby") if why else ("standby", "leads")
         self.record(Event(Kind.DAEMON, why, before=led, after=leads))
-        self._told.clear()
+        self._news = News()
         self._wake.set()
 
     async def run(self) -> None:
@@ -370,19 +370,15 @@ class Governor:
 
     def _tell(self, decided: Plan, todo: Actions) -> None:
         """Log what is new: each waiting job's reason when it changes, each warning once."""
-        told = {}
-        for one in decided.decisions:
-            told[one.job] = one.reason
-            if self._told.get(one.job) is not one.reason:
-                log.info(
-                    "waits" if one.reason is not Reason.STARTS_NOW else "may start",
-                    job=one.display_id,
-                    team=one.team,
-                    pool=one.pool,
-                    reason=str(one.reason),
-                    why=one.why,
-                )
-        self._told = told
+        for one in self._news.of(decided.decisions):
+            log.info(
+                "waits" if one.reason is not Reason.STARTS_NOW else "may start",
+                job=one.display_id,
+                team=one.team,
+                pool=one.pool,
+                reason=str(one.reason),
+                why=one.why,
+            )
         warnings = [*decided.warnings, *(f"team {team} has no account in Slurm" for team in todo.missing)]
         for text in warnings:
             if text not in self._told_once:

@@ -217,7 +217,7 @@ class Metrics:
         room = {(one.team, one.pool): one.quota > one.used for one in cycle.plan.standings}
         within: dict[int, float] = {}
         owners: dict[tuple[str, str], float] = {}
-        for one in cycle.plan.decisions:
+        for one in cycle.plan.decisions.having({*_WITHIN_QUOTA, Reason.STARTS_NOW}):
             if one.team is None or one.pool is None:
                 continue
             key = (one.team, one.pool)

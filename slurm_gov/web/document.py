@@ -107,13 +107,12 @@ def _without_none(**fields: Any) -> Document:
 
 def _reasons(look: Look) -> Document:
     """For every reason the number of jobs that wait for it, and of the GPUs that they ask for."""
-    jobs = {job.id: job for job in look.snapshot.waiting}
     counts: dict[str, list[int]] = {}
-    for one in look.plan.decisions:
-        job = jobs[one.job]
+    for one in look.plan.decisions.verdicts:
         count = counts.setdefault(str(one.reason), [0, 0])
-        count[0] += job.tasks
-        count[1] += job.tasks * sum(job.request.gpus.values())
+        for job in one.jobs:
+            count[0] += job.tasks
+            count[1] += job.tasks * sum(job.request.gpus.values())
     return counts
 
 

@@ -119,7 +119,8 @@ def test_victims(victims_case: Case) -> None:
     def fits() -> bool:
         return shares.fits(preemptor.team, preemptor.amounts)
 
-    ordered = Candidates(policy, shares, preemptor, Line(policy, shares, running, NOW))
+    line = Line(policy, shares, sorted(running, key=lambda one: one.order), NOW)
+    ordered = Candidates(policy, shares, preemptor, line)
     if policy.rebalance is Rebalance.NEVER:
         found = search(policy, working, preemptor, ordered, fits, NOW)
     else:

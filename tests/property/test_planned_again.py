@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_played_on import Storm, run_storm, storms
 from worlds import NOW, World, pick, worlds
 
-from slurm_gov.core.decision import Plan
+from slurm_gov.core.decision import Plan, Reason
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Policy, frozen
 from slurm_gov.core.snapshot import Mark, Node, RunningJob, RunState, Snapshot, WaitingJob
@@ -21,7 +21,10 @@ def agree(planner: Planner, policy: Policy, snapshot: Snapshot) -> Plan:
     """The plan, if a planner with a past and one without agree on it, and on it again."""
     fresh = plan(policy, snapshot)
     for _ in range(2):
-        assert planner.plan(policy, snapshot) == fresh
+        again = planner.plan(policy, snapshot)
+        assert again == fresh
+        told = [id(job) for verdict in again.decisions.verdicts for job in verdict.jobs]
+        assert sorted(told) == sorted(map(id, snapshot.waiting)), "each job is in one verdict"
     return fresh
 
 
@@ -126,14 +129,18 @@ def test_it_agrees_whatever_changes(history: list[World]) -> None:
 
 
 def test_what_is_unchanged_is_told_again() -> None:
-    """The point of it: the same record in, the same decision out, not an equal one."""
+    """The point of it: the same records in, the very same verdicts out, not equal ones."""
     from bench.cluster import cluster
 
     policy, snapshot = cluster(100, calm=True)
     planner = Planner()
     first = planner.plan(policy, snapshot)
     second = planner.plan(policy, replace(snapshot, now=snapshot.now + 5))
-    assert all(one is other for one, other in zip(first.decisions, second.decisions, strict=True))
+    wait = (Reason.TEAM_AT_LIMIT, Reason.NOTHING_TO_BORROW, Reason.BORROW_DOES_NOT_FIT)
+    starts = {one.team for one in first.decisions.verdicts if one.reason not in wait}
+    waits = [one for one in first.decisions.verdicts if one.team not in starts]
+    assert len(waits) > 10
+    assert {id(one) for one in waits} <= {id(one) for one in second.decisions.verdicts}
 
 
 def test_a_planner_that_failed_starts_anew() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from slurm_gov.core.decision import Plan
+from slurm_gov.core.decision import Decision, Decisions, Plan, Verdict
 from slurm_gov.core.policy import Policy, Pool, Quota, Team, frozen
 from slurm_gov.core.snapshot import Held, Mark, Node, Request, RunningJob, Snapshot, WaitingJob
 
@@ -44,6 +44,13 @@ def waiting(id: int, account: str, nodes: int = 1, gpus: int = 8, **more) -> Wai
     more.setdefault("priority", 1000)
     more.setdefault("request", request)
     return WaitingJob(id, str(id), "bob", account, ("gpu",), submit=NOW, **more)
+
+
+def decisions(*decided: Decision) -> Decisions:
+    """As a plan has them: each of a job of its own."""
+    jobs = [replace(waiting(one.job, one.team or ""), display_id=one.display_id) for one in decided]
+    told = [(one, (one.reason, "{}", (one.why,)), [job]) for one, job in zip(decided, jobs, strict=True)]
+    return Decisions(jobs, [Verdict(one.team, one.pool, outcome, its) for one, outcome, its in told])
 
 
 def snapshot(nodes: int | list[Node], *jobs: RunningJob | WaitingJob, **more) -> Snapshot:

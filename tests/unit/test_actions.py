@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
-from clusters import H100, NOW, TWO, policy, running, snapshot, team, waiting
+from clusters import H100, NOW, TWO, decisions, policy, running, snapshot, team, waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -191,10 +191,10 @@ def test_a_job_that_a_raised_cap_lets_start_is_nudged() -> None:
     job = waiting(7, "product")
     starts = Decision(7, "7", "product", "h100", Reason.STARTS_NOW, "it starts")
     now = cluster(job, caps=caps({H100: 32}, {H100: 32}))
-    assert actions(TWO, now, Plan(caps({H100: 32}, {H100: 40}), decisions=(starts,))).nudge == 7
-    assert actions(TWO, now, Plan(caps({H100: 40}, {H100: 32}), decisions=(starts,))).nudge is None
+    assert actions(TWO, now, Plan(caps({H100: 32}, {H100: 40}), decisions=decisions(starts))).nudge == 7
+    assert actions(TWO, now, Plan(caps({H100: 40}, {H100: 32}), decisions=decisions(starts))).nudge is None
     waits = starts._replace(reason=Reason.WAITS_FOR_NODES)
-    assert actions(TWO, now, Plan(caps({H100: 32}, {H100: 40}), decisions=(waits,))).nudge is None
+    assert actions(TWO, now, Plan(caps({H100: 32}, {H100: 40}), decisions=decisions(waits))).nudge is None
 
 
 # -- requeued jobs start again ---------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clusters import H100, NOW, policy, running, snapshot, team, waiting
+from clusters import H100, NOW, decisions, policy, running, snapshot, team, waiting
 
 from slurm_gov.core.actions import AT_A_TIME, WAIT_ON, Actions, actions
 from slurm_gov.core.ahead import MOST_BEHIND, MOST_IN_ALL
 from slurm_gov.core.decision import Decision, Plan, Reason
-from slurm_gov.core.plan import plan
+from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Policy
 from slurm_gov.core.snapshot import Behind, Snapshot, WaitingJob
 
@@ -49,6 +49,16 @@ def test_who_has_waited_for_long_is_not_overtaken_within_the_quota() -> None:
     )
     assert decided.behind == {11: 10, 12: 10}, "also one that fits only when something has ended"
     assert decided.caps["ant"][H100] == 16
+
+
+def test_one_that_came_when_nothing_else_had_changed_is_not_overtaken_either() -> None:
+    planner, same = Planner(), rules()
+    assert planner.plan(same, snapshot(2, *HELD, small(11))).behind == {}
+    waits = [long_ago(LARGE), small(11)]
+    assert planner.plan(same, snapshot(2, *HELD, *waits)).behind == {11: 10}
+    # Nor one that is larger than those that run only since another has ended.
+    assert planner.plan(same, snapshot(2, running(3, "ant", "n1 n2"), *waits)).behind == {}
+    assert planner.plan(same, snapshot(2, *HELD, *waits)).behind == {11: 10}
 
 
 def test_it_is_the_first_of_several() -> None:
@@ -160,8 +170,8 @@ def test_what_leaves_early_is_not_for_those_behind() -> None:
 # -- what is done about it ---------------------------------------------------------------------------------
 
 
-def todo(now: Snapshot, behind: dict[int, int], *decisions: Decision) -> Actions:
-    return actions(rules(), now, Plan({}, behind=behind, decisions=decisions))
+def todo(now: Snapshot, behind: dict[int, int], *decided: Decision) -> Actions:
+    return actions(rules(), now, Plan({}, behind=behind, decisions=decisions(*decided)))
 
 
 def held(until: float, job: int = 10) -> WaitingJob:

@@ -73,9 +73,10 @@ def test_the_outermost_cohorts_share_comes_first() -> None:
     shares = Shares(rules, {"h100": 72})
     shares.add("busy", {"h100": 32})
     first, second = shares.shares_with("calm", {"h100": 8}), shares.shares_with("lone", {"h100": 8})
-    assert len(first) == 3  # top, its cohort, the team
-    assert first[1] > second[1]
-    assert first[2] == (True, 8 * 1000 / 72)
+    assert len(first) == 6  # top, its cohort, the team: of each, whether it has no weight, and its share
+    assert first[:2] == second[:2]
+    assert first[2:4] > second[2:4]
+    assert first[4:] == (True, 8 * 1000 / 72)
     assert first > second
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clusters import H100, NOW, TWO, policy, running, snapshot, team, waiting
+from clusters import H100, NOW, TWO, decisions, policy, running, snapshot, team, waiting
 
 from slurm_gov.core.actions import Leave
 from slurm_gov.core.decision import Decision, Plan, Preempt, Reason
@@ -19,13 +19,11 @@ PREEMPT = Preempt(7, "7_3", "research", 9, "9", "product", "takes back 8 of h100
 PARENTS = frozen({"research": "root", "product": "root", "lab": "research"})
 
 
-def deeds(
-    *decisions: Decision, preempt: tuple[Preempt, ...] = (), caps: int | None = 40
-) -> tuple[Deeds, list[Event]]:
+def deeds(*decided: Decision, preempt: tuple[Preempt, ...] = (), caps: int | None = 40) -> tuple[Deeds, list[Event]]:
     told: list[Event] = []
     have = frozen({"research": frozen({} if caps is None else {H100: caps, GPU: caps})})
     seen = snapshot(8, parents=PARENTS, caps=have)
-    return Deeds(TWO, seen, Plan({}, preempt, decisions=decisions), told.append), told
+    return Deeds(TWO, seen, Plan({}, preempt, decisions=decisions(*decided)), told.append), told
 
 
 def starts(job: int, team: str = "research") -> Decision:

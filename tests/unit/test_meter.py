@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from slurm_gov.core.decision import Standing
 from slurm_gov.ledger import Span
 from slurm_gov.ledger.meter import Held, Meter
@@ -18,7 +16,7 @@ def test_a_span_lasts_until_something_changes() -> None:
     meter = Meter()
     assert meter.look(100, [RESEARCH, PRODUCT, NOTHING], CAPS) == []
     assert meter.look(102, [RESEARCH, PRODUCT, NOTHING], CAPS) == []
-    fewer = replace(RESEARCH, used=20, borrowed=4)
+    fewer = RESEARCH._replace(used=20, borrowed=4)
     assert meter.look(105, [fewer, PRODUCT, NOTHING], CAPS) == [
         Span("research", "h100", 100, 105, 16, 24, 24, 8, 0, 4, 1)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from clusters import H100, NOW, being_preempted, node, policy, running, snapshot, team, waiting
 
 from slurm_gov.core.decision import Decision, Plan, Reason
@@ -156,6 +157,15 @@ def test_what_newer_jobs_would_leave_is_not_taken_for_a_job_behind_another_like_
     assert victims(plan(rules, snapshot(2, *jobs))) == [1, 2]
 
 
+@pytest.mark.parametrize("idle", Idle)
+def test_the_next_of_a_kind_waits_for_those_between(idle: Idle) -> None:
+    """Jobs 1 and 3 are alike; when job 1 has its node, job 2 is the next in line."""
+    rules = policy(team("ant", 0), team("lender", 16), idle=idle)
+    jobs = [waiting(1, "ant", priority=30), waiting(2, "ant", gpus=4, priority=20), waiting(3, "ant", priority=10)]
+    decided = plan(rules, snapshot(2, *jobs))
+    assert [one.job for one in decided.decisions if one.reason is Reason.STARTS_NOW] == [1, 2]
+
+
 def test_a_node_is_given_once() -> None:
     decided = plan(policy(team("ant", 32)), snapshot(1, waiting(1, "ant"), waiting(2, "ant")))
     assert [one.reason for one in decided.decisions] == [Reason.STARTS_NOW, Reason.WAITS_FOR_NODES]
@@ -206,6 +216,13 @@ def test_nobody_leaves_for_a_job_that_would_still_be_above_its_teams_limit() -> 
     decided = plan(rules, snapshot(3, *jobs))
     assert victims(decided) == []
     assert decision(decided, 9).reason is Reason.TEAM_AT_LIMIT
+
+
+def test_as_many_leave_as_its_teams_limit_asks_for() -> None:
+    """Two nodes are free, but ant may hold 16 only."""
+    rules = policy(team("ant", 8, borrow=8), team("absent", 24))
+    jobs = [running(id, "ant", f"n{id}", qos="experiment") for id in (1, 2)]
+    assert victims(plan(rules, snapshot(4, *jobs, waiting(9, "ant", 2, qos="inference")))) == [1, 2]
 
 
 # -- protection --------------------------------------------------------------------------------------------

@@ -30,6 +30,13 @@ def test_jobs_that_are_gone_and_new_ones() -> None:
     same_as_new(replace(BEFORE, waiting=(*WAITING, waiting(10, "product", priority=1500))))
 
 
+def test_a_line_of_many() -> None:
+    """Only what changed is looked at, wherever it stands in line."""
+    many = [waiting(id, "product", priority=100_000 - id) for id in range(1000, 1900)]
+    for first, second in ((many[:-1], many), (many, many[:-1]), (many[1:], many), (many[2:], [many[0], *many[3:]])):
+        same_as_new(replace(BEFORE, waiting=tuple(second)), first=replace(BEFORE, waiting=tuple(first)))
+
+
 def test_jobs_that_changed() -> None:
     same_as_new(replace(BEFORE, waiting=(replace(WAITING[0], held_back="its user holds it"), *WAITING[1:])))
     same_as_new(replace(BEFORE, waiting=(WAITING[0], replace(WAITING[1], priority=5000), WAITING[2])))

@@ -32,6 +32,8 @@ QUICK = (
     "plan_rules",
     "ahead",
     "planner",
+    "differences",
+    "decision",
     "victims",
     "room",
     "capacity",

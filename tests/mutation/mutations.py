@@ -41,7 +41,7 @@ SHARES = _in(
     ),
     (
         "what is kept is not looked at",
-        "while holder.parent is not None and holder not in self._keep:",
+        "while holder.parent is not None and not holder.keeps_any:",
         "while holder.parent is not None:",
     ),
     (
@@ -192,13 +192,13 @@ VICTIMS = _in(
     "victims",
     (
         "jobs that are ending already are preempted",
-        "if victim.job.state is RunState.COMPLETING:",
-        "if False:",
+        "                if victim.ending:\n",
+        "                if False:\n",
     ),
     (
         "nothing keeps a job from being preempted",
-        "            if kept is None:\n                place",
-        "            if True:\n                place",
+        "            if kept is None:\n                seen",
+        "            if True:\n                seen",
     ),
     (
         "the highest priority goes first",
@@ -338,14 +338,9 @@ VICTIMS = _in(
         "pass",
     ),
     (
-        "own jobs of a lower class are not worth a search",
-        "return lowest < priority or (lowest == priority and",
-        "return False and (lowest == priority and",
-    ),
-    (
         "what is a cohort's is not worth a search",
-        "        if advantage:\n            return True\n        if _at_borrow_limit(here",
-        "        if _at_borrow_limit(here",
+        "        if advantage:\n            return True\n        if here.limited",
+        "        if here.limited",
     ),
     (
         "who has left for a job is asked to leave for it again",
@@ -512,6 +507,21 @@ ROOM = _in(
 AHEAD = _in(
     "ahead",
     (
+        "a large want is one for ever",
+        "    if known is None or known[0] is not wants:",
+        "    if known is None:",
+    ),
+    (
+        "who has waited for long is not found",
+        "if batch.oldest <= since and",
+        "if batch.oldest > since and",
+    ),
+    (
+        "nobody may go before who waits for its quota",
+        "start = _earliest(team, first.amounts, running) if first.for_quota else 0.0",
+        "start = 0.0",
+    ),
+    (
         "jobs step back behind one that its quota could never hold",
         "        if amount > quota:\n            return False\n",
         "",
@@ -626,8 +636,8 @@ PLAN = _in(
     ),
     (
         "nodes are promised twice",
-        "        self.later.take(held)\n        if reason",
-        "        if reason",
+        "        self.later.take(held)\n        if outcome",
+        "        if outcome",
     ),
     (
         "nodes are given twice",
@@ -656,8 +666,8 @@ PLAN = _in(
     ),
     (
         "shares of a place in line are not looked at again",
-        "            stand.shares = None\n",
-        "            pass\n",
+        "        if ask.changes != self.changes:\n            ask.forget(self.changes)\n        return ask\n",
+        "        return ask\n",
     ),
     (
         "first_come is fair_share",
@@ -666,8 +676,8 @@ PLAN = _in(
     ),
     (
         "protection begins at once",
-        "if after is None or self.snapshot.now - batch.first.job.submit < after:",
-        "if after is None:",
+        "if not ask.allowed and batch.since <= self.long_ago:",
+        "if not ask.allowed and self.policy.protect_after is not None:",
     ),
     (
         "jobs are protected that could never borrow so much",
@@ -676,8 +686,8 @@ PLAN = _in(
     ),
     (
         "nobody is spared again",
-        "if job.mark is not None\n                    and job.being_preempted\n",
-        "if False\n                    and job.being_preempted\n",
+        "                for job in self.holdings.being_preempted()\n",
+        "                for job in ()\n",
     ),
     (
         "people are preempted for what nobody can judge",
@@ -696,8 +706,8 @@ PLAN = _in(
     ),
     (
         "a team's standing in its quota is not looked at again",
-        "if stand.version != stand.holder.version:",
-        "if stand.version < 0:",
+        "if ask.holder is not holder or ask.version != holder.version:",
+        "if ask.holder is not holder:",
     ),
     (
         "a team that lost a job is no owner again in this cycle",
@@ -706,8 +716,8 @@ PLAN = _in(
     ),
     (
         "what is not there yet is lent",
-        "        if held is not None:\n            # Only what is idle now",
-        "        if False:\n            # Only what is idle now",
+        "        elif (held := self._place_later(ask.form)) is not None:\n            # Only",
+        "        elif (held := None) is not None:\n            # Only",
     ),
     (
         "what is at hand now is looked up once",
@@ -716,8 +726,8 @@ PLAN = _in(
     ),
     (
         "what a team may still take is looked up once",
-        "        self.available.clear()\n        self.held.clear()\n",
-        "        pass\n",
+        "        self.available.clear()\n",
+        "",
     ),
     (
         "who may have no victims has none for ever",
@@ -726,18 +736,58 @@ PLAN = _in(
     ),
     (
         "who has none for little may have none for less",
-        "if freed == self.freed and _at_least(batch.amounts, least):",
+        "if freed == self.freed and _at_least(amounts, least):",
         "if freed == self.freed:",
     ),
     (
         "why a team may hold no more is said once and for all",
-        "        self.refusals.clear()\n",
-        "",
+        "        if version != holder.version:\n",
+        "        if version < 0:\n",
     ),
     (
         "what fits now is looked at once and for all",
-        "        self.glances.clear()\n",
-        "",
+        "        if ask.changes != self.changes:\n            ask.forget(self.changes)\n        if ask.outcome",
+        "        if ask.outcome",
+    ),
+    (
+        "own jobs of a lower class are not worth a search",
+        "        if self._own_that_may_leave(batch) and not",
+        "        if False and not",
+    ),
+    (
+        "own jobs are worth a search only if they are enough for the limits",
+        "        return allowed or within\n",
+        "        return allowed\n",
+    ),
+    (
+        "others are not worth a search at one's turn",
+        "        if self._may_take_others(batch):\n            return True\n        own, holder",
+        "        own, holder",
+    ),
+    (
+        "what an ask gets is not looked at again before its turn",
+        "if ask.changes != self.changes or ask.outcome is None:",
+        "if ask.outcome is None:",
+    ),
+    (
+        "who has started stands in line where it stood",
+        "            elif batch.place is not place:",
+        "            elif False:",
+    ),
+    (
+        "what leaves changes nothing",
+        "        self.freed += 1\n        self.changes = next(self._changed)\n",
+        "        self.freed += 1\n",
+    ),
+    (
+        "what will be free is looked at once and for all",
+        "        if changes != self.changes:\n            held = form.place(self.later)",
+        "        if changes < 0:\n            held = form.place(self.later)",
+    ),
+    (
+        "cycles take one another's changes for their own",
+        "        self.changes = next(self._changed)\n        self.available:",
+        "        self.changes = 0\n        self.available:",
     ),
     (
         "where teams stand is told of how it will be",
@@ -751,7 +801,7 @@ PLAN = _in(
     ),
     (
         "owners beyond their quota are served first",
-        "while wish.tasks and self._stand(batch.want).within:",
+        "while wish.tasks and self._within(batch):",
         "while wish.tasks:",
     ),
     (
@@ -914,7 +964,7 @@ QUEUE = _in(
     "queue",
     (
         "jobs that are no demand are served",
-        "            self.outcome = (Reason.NOT_READY, job.held_back)\n",
+        '            self.outcome = (Reason.NOT_READY, "{}", (job.held_back,))\n',
         "            pass\n",
     ),
     (
@@ -939,8 +989,8 @@ QUEUE = _in(
     ),
     (
         "what failed in an earlier cycle fails for ever",
-        "        self.failed = self.done = False\n        if self.begun:",
-        "        if self.begun:",
+        "            batch.done = False\n            if batch.begun:",
+        "            if batch.begun:",
     ),
     (
         "jobs that are gone wait on",
@@ -954,13 +1004,13 @@ QUEUE = _in(
     ),
     (
         "who waits is not in Slurm's order",
-        "return sorted(came, key=_place)",
-        "return came",
+        "for wish in sorted([*gone, *came], key=_place):",
+        "for wish in [*gone, *came]:",
     ),
     (
         "who comes stands at the head of the line",
-        "            new += line[done:here]\n            new.append(wish)\n",
-        "            new = [wish, *new, *line[done:here]]\n",
+        "                line.append(wish.job)\n",
+        "                line.insert(0, wish.job)\n",
     ),
     (
         "jobs of a kind are not in Slurm's order",
@@ -974,17 +1024,17 @@ QUEUE = _in(
     ),
     (
         "who starts in one cycle is told so for ever",
-        "self.told = None if self.begun else outcome",
-        "self.told = outcome",
+        "elif (said := batch.said) is not None and batch.told is batch.outcome:",
+        "elif (said := batch.said) is not None:",
     ),
     (
         "newcomers are told nothing",
-        "        self.told = None\n        self._look_at(0)",
+        "        self.said = None\n        self._look_at(0)",
         "        self._look_at(0)",
     ),
     (
         "who left for others and waits no longer is remembered",
-        "                self.marked.discard(wish)\n",
+        "            self.marked.discard(wish)\n",
         "",
     ),
     (
@@ -992,9 +1042,49 @@ QUEUE = _in(
         "min(n, mine[r])",
         "max(n, mine[r])",
     ),
+    (
+        "the last in line are served first",
+        "key=itemgetter(0), reverse=True)",
+        "key=itemgetter(0))",
+    ),
+    (
+        "who has started is put before the others in line",
+        "    return -place, -id\n",
+        "    return place, id\n",
+    ),
+    (
+        "who is far off in line is put near by",
+        "if near < len(old_places) and old_places[near] > wish.place",
+        "if near < len(old_places)",
+    ),
+    (
+        "what is no demand and waits no longer is told on",
+        "                del self._apart[wish]\n",
+        "                pass\n",
+    ),
 )
 MEMORY = _in(
     "memory",
+    (
+        "what a team's large wants are is remembered when its jobs change",
+        "        self.large.pop(team, None)\n",
+        "",
+    ),
+    (
+        "own jobs of lower classes hold nothing",
+        "                if weight < priority or (equal and weight == priority):",
+        "                if equal and weight == priority:",
+    ),
+    (
+        "who was told to leave and is gone is asked about",
+        "            self._marked.pop(job.id, None)\n",
+        "            pass\n",
+    ),
+    (
+        "who was told to leave is not known",
+        "            if job.mark is not None:\n                self._marked",
+        "            if False:\n                self._marked",
+    ),
     (
         "what jobs are to an old policy is remembered",
         "            policy is self._policy\n",
@@ -1012,8 +1102,8 @@ MEMORY = _in(
     ),
     (
         "a running job that changed is as it was",
-        "if one is None or _job(one) is not job:",
-        "if one is None:",
+        "left, new = differences(self._running, snapshot.running, known)",
+        "left, new = differences(self._running[:-1], snapshot.running, known)",
     ),
     (
         "nodes with other GPUs are the same",
@@ -1032,48 +1122,48 @@ MEMORY = _in(
     ),
     (
         "who left still holds its nodes",
-        "                self.now.give(job.held)\n",
-        "                pass\n",
+        "            self.now.give(job.held)\n",
+        "            pass\n",
     ),
     (
         "who left is waited for",
-        "                    self.later.give(job.held)\n",
-        "                    pass\n",
-    ),
-    (
-        "jobs that are ending hold nothing now",
-        "                self.now.take(job.held)\n",
+        "                self.later.give(job.held)\n",
         "                pass\n",
     ),
     (
+        "jobs that are ending hold nothing now",
+        "            self.now.take(job.held)\n",
+        "            pass\n",
+    ),
+    (
         "jobs that are ending hold their nodes for ever",
-        "                    self._ending[id] = job\n                else:\n",
-        "                    self._ending[id] = job\n                if True:\n",
+        "                self._ending[job.id] = job\n            else:\n",
+        "                self._ending[job.id] = job\n            if True:\n",
     ),
     (
         "who has ended is still ending",
-        "                    del self._ending[id]\n",
-        "                    pass\n",
+        "                del self._ending[job.id]\n",
+        "                pass\n",
     ),
     (
         "who left is still counted",
-        "del self.of_team[one.team][id]\n                    self._summed.pop(one.team, None)\n",
-        "del self.of_team[one.team][id]\n",
+        "del self.of_team[one.team][job.id]\n                self._forget(one.team)\n",
+        "del self.of_team[one.team][job.id]\n",
     ),
     (
         "who came is not counted",
-        "self.of_team[one.team][id] = one\n                    self._summed.pop(one.team, None)\n",
-        "self.of_team[one.team][id] = one\n",
+        "self.of_team[one.team][job.id] = one\n                self._forget(one.team)\n",
+        "self.of_team[one.team][job.id] = one\n",
     ),
     (
         "who left may still be preempted",
-        "[victim for victim in self.in_line if victim.job.id not in ids]",
+        "[victim for victim in self.in_line if victim not in left]",
         "self.in_line",
     ),
     (
         "what a job held on a node is held for ever",
-        "                self._hold(job, -1)\n",
-        "                pass\n",
+        "            self._hold(job, -1)\n",
+        "            pass\n",
     ),
     (
         "what a cycle did is there in the next",
@@ -1290,6 +1380,30 @@ ACTIONS = _in(
     ),
 )
 
+DIFFERENCES = _in(
+    "differences",
+    (
+        "who waited last is here for ever",
+        "return (gone if one is None else [*gone, one, *rest]), new",
+        "return gone, new",
+    ),
+    (
+        "who is gone from the middle is still here",
+        "                gone.append(one)\n",
+        "                pass\n",
+    ),
+    (
+        "who has changed places is gone",
+        "            if one is None:\n                break\n",
+        "            if one is None:\n                continue\n",
+    ),
+    (
+        "where the order is another nobody is gone",
+        "[record for record in before if id(record) not in here]",
+        "[]",
+    ),
+)
+
 MUTATIONS = [
     *SHARES,
     *CAPACITY,
@@ -1302,6 +1416,7 @@ MUTATIONS = [
     *DEMAND,
     *QUEUE,
     *MEMORY,
+    *DIFFERENCES,
     *MARKS,
     *ACTIONS,
 ]

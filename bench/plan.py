@@ -20,6 +20,7 @@ from dataclasses import replace
 
 from bench import report
 from bench.cluster import carry_out, change, cluster
+from slurm_gov.core.decision import News
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.daemon.memory import tidy, tune
 
@@ -45,12 +46,15 @@ def measure(command: str, say: Callable[[str], None]) -> str:
             say(f"plan: 1/{part} of the whole, {weather}")
             found[part, weather] = _apart(part, weather)
     head = ["", "nodes", "teams", "running", "waiting", "preempted"]
-    head += ["from nothing", "1 % changed", "most", "tidied", "MiB"]
+    head += ["from nothing", "1 % changed", "most", "news", "all", "tidied", "MiB"]
     rows = [
         [
             f"1/{part} {weather}" if part > 1 else weather,
             *(f"{one[name]:,.0f}" for name in ("nodes", "teams", "running", "waiting", "preempted")),
-            *(f"{one[name] * 1000:,.0f}" for name in ("nothing", "changed", "changed_most", "tidied_most")),
+            *(
+                f"{one[name] * 1000:,.0f}"
+                for name in ("nothing", "changed", "changed_most", "news", "all", "tidied_most")
+            ),
             f"{one['peak']:.0f}",
         ]
         for (part, weather), one in found.items()
@@ -62,8 +66,9 @@ def measure(command: str, say: Callable[[str], None]) -> str:
             where,
             "",
             "Milliseconds, medians of 3 plans from nothing and of 5 cycles each after 1 % of all jobs ended or were "
-            "replaced, and the longest of these; the longest look for garbage, which comes after acting; "
-            "peak memory of the whole process:",
+            "replaced, and the longest of these; what slurm-govd reads of such a plan then (news: who waits for "
+            "another reason now), and what it takes to write out all decisions, which the page and the API ask for; "
+            "the longest look for garbage, which comes after acting; peak memory of the whole process:",
             "",
             report.table(head, rows),
             "",
@@ -107,20 +112,27 @@ def figures(part: int, weather: str) -> Figures:
         tidied.append(_tidied())
     first = snapshot
     preempted = len(decided.preempt)
-    planner, dice, changed = Planner(), random.Random(7), []
+    planner, dice, news = Planner(), random.Random(7), News()
+    changed, new, everything = [], [], []
     for _ in range(4):  # what was asked for is given, and what comes of that
         snapshot = carry_out(snapshot, planner.plan(policy, snapshot))
         tidy()
-    planner.plan(policy, snapshot)
+    news.of(planner.plan(policy, snapshot).decisions)
     for _ in range(5):
         snapshot = change(snapshot, dice)
         start = time.perf_counter()
         decided = planner.plan(policy, snapshot)
         changed.append(time.perf_counter() - start)
         tidied.append(_tidied())
+        start = time.perf_counter()
+        news.of(decided.decisions)
+        new.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        assert len(tuple(decided.decisions)) == len(snapshot.waiting)
+        everything.append(time.perf_counter() - start)
         assert decided == plan(policy, snapshot)
         snapshot = carry_out(snapshot, decided)
-        planner.plan(policy, snapshot)
+        news.of(planner.plan(policy, snapshot).decisions)
         tidied.append(_tidied())
     return {
         "nodes": len(first.nodes),
@@ -131,6 +143,8 @@ def figures(part: int, weather: str) -> Figures:
         "nothing": statistics.median(nothing),
         "changed": statistics.median(changed),
         "changed_most": max(changed),
+        "news": statistics.median(new),
+        "all": statistics.median(everything),
         "tidied_most": max(tidied),
         "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }

@@ -605,7 +605,7 @@ class _Cycle:
         ask = self._looked_at(batch)
         if ask.held is not None and ask.outcome is not None:
             self._start(batch, ask.held, ask.outcome)
-        elif self._worth_a_search(batch) and (victims := self._victims(batch)) is not None:
+        elif ask.victims_help and self._worth_a_search(batch) and (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
         else:
             self._fail_to_borrow(batch, ask)

@@ -760,6 +760,11 @@ PLAN = _in(
         "        return allowed\n",
     ),
     (
+        "who is waited for is not enough",
+        "elif ask.victims_help and self._worth_a_search(batch)",
+        "elif self._worth_a_search(batch)",
+    ),
+    (
         "others are not worth a search at one's turn",
         "        if self._may_take_others(batch):\n            return True\n        own, holder",
         "        own, holder",

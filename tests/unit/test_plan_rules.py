@@ -101,6 +101,16 @@ def test_who_others_have_left_for_is_served_before_all_other_borrowers() -> None
     assert decision(plan(rules, snapshot(2, free[0], free[2], gone)), 11).reason is Reason.STARTS_NOW
 
 
+def test_nobody_else_leaves_for_a_job_whose_place_is_being_left() -> None:
+    """Job 1 leaves for job 10, and is ending: job 2 has nothing to do with it."""
+    rules = policy(team("ant", 8), team("absent", 8))
+    leaves = replace(being_preempted(running(1, "ant", "n1", qos="experiment"), 10), state=RunState.COMPLETING)
+    other, owed = running(2, "ant", "n2", qos="experiment"), waiting(10, "ant", qos="inference")
+    decided = plan(rules, snapshot(2, leaves, other, owed))
+    assert decision(decided, 10).why.endswith("it may borrow when job 1 has ended")
+    assert victims(decided) == []
+
+
 def test_nobody_borrows_on_the_credit_of_those_who_have_yet_to_leave() -> None:
     """Ant and bee may hold 24 together, and do. Job 1 must leave for the owner; node n4 is free, but job 11 may have
     it only when job 1 has left: until then they would hold 32.

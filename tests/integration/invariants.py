@@ -198,6 +198,9 @@ class Invariants:
             # Spared: it was told to leave, and did not.
             if job.state == "R" and not self._leaves(job):
                 self.preempted.pop((job.id, job.start), None)
+            # Spared for a moment between two looks, and told again: it leaves for whom its mark names now.
+            elif self._leaves(job) and (whom := self.preempted.get((job.id, job.mark[2]))) and whom[0] != job.mark[0]:
+                self.preempted[job.id, job.mark[2]] = job.mark[0], restarts.get(job.mark[0], 0)
         for job in fresh:
             beneficiary, _, run = job.mark
             # A beneficiary that ran and was preempted itself waits anew.

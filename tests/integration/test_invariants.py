@@ -117,6 +117,16 @@ def test_twice_for_the_same() -> None:
     assert watched((0.0, first, CAPS), (2.0, spared, CAPS), (5.0, again, CAPS)) == []
 
 
+def test_whom_it_left_for_is_said_by_its_last_mark() -> None:
+    """It was spared and told again for another between two looks."""
+    looks = [[job(1, "a"), job(3, "a", mark=MARK.format(whom, "b"))] for whom in (9, 8)]
+    comment = MARK.format(9, "b").replace("run=50", "run=70")
+    again = [job(1, "a"), Job(3, 0, "R", "None", "a", {"gres/gpu:h100": 8}, "n1", "70", comment)]
+    wrong = "job 3 is preempted for 9 a second time"
+    assert wrong not in watched((0.0, looks[0], CAPS), (2.0, looks[1], CAPS), (5.0, again, CAPS))
+    assert wrong in watched((0.0, looks[1], CAPS), (2.0, looks[0], CAPS), (5.0, again, CAPS))
+
+
 def test_one_that_cannot_be_requeued() -> None:
     jobs = [job(1, "a"), job(2, "a"), job(3, "a", mark=MARK.format(9, "b"))]
     assert watched((0.0, jobs, CAPS), keep={3}) == ["job 3 cannot be requeued and is preempted"]

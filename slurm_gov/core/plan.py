@@ -14,6 +14,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import islice
 from math import inf
 from typing import NamedTuple
 
@@ -122,7 +123,12 @@ class _Cycle:
         self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, held)
 
     def decide(self) -> Plan:
-        self._serve_owners()
+        owed = self._owed()
+        behind_owed = self._serve_owners(self._within_quota(), owed)
+        for one in owed:
+            if not one.done and not self._waits_behind(one):
+                self._serve_owed(one)
+        self._serve_owners(behind_owed, [])
         self._serve_borrowers()
         will_have = caps(self.policy, self.snapshot, self.ground, self._will_hold)
         behind = self._behind(will_have)
@@ -206,16 +212,25 @@ class _Cycle:
 
     # -- owners --------------------------------------------------------------------------------------------
 
-    def _serve_owners(self) -> None:
+    def _serve_owners(self, batches: Iterable[Batch], owed: Iterable[Batch]) -> set[Batch]:
         """All jobs within their teams' quotas, in Slurm's order. A team whose jobs had to leave may come to be within
         its quota again: then so are jobs of it.
+
+        Those that come behind one of their team that is ``owed`` a place, and not within the quota, are not served
+        but returned: while those that leave for it leave one after another, there is room for smaller ones.
         """
-        inside = set(self._within_quota())
+        inside = {batch for batch in batches if not batch.done}
         line = [(batch.place, batch) for batch in inside]
         heapify(line)
+        owed_in: dict[str, list[Batch]] = {}
+        for one in owed:
+            owed_in.setdefault(one.team, []).append(one)
+        behind_owed: set[Batch] = set()
         while line:
             place, batch = line[0]
-            if not self._waits_behind(batch):
+            if any(not one.done and one.place < place for one in owed_in.get(batch.team, ())):
+                behind_owed.add(batch)
+            elif not self._waits_behind(batch):
                 self._serve_owner(batch)
             # What is beyond the quota now stays so for all that follow, unless the team loses something.
             if batch.done or batch.place == place:
@@ -229,6 +244,7 @@ class _Cycle:
                         inside.add(one)
                         heappush(line, (one.place, one))
             self.losers.clear()
+        return behind_owed
 
     def _within_quota(self) -> Iterator[Batch]:
         """The batches whose first job its team's quota covers."""
@@ -320,7 +336,7 @@ class _Cycle:
         # The last look was when all that may leave had left. With equal nodes, more room is never worse.
         if chosen is None and (allowed or (lacks_nodes and batch.form.request.gpus_per_node)):
             hopeless.append(batch.form)
-        if chosen is None or self._another_would_take_it(batch, chosen):
+        if chosen is None or self._others_would_take_it(batch, chosen):
             return None
         return _Chosen(chosen, possible.first(len(chosen) + 1))
 
@@ -338,21 +354,34 @@ class _Cycle:
                 return True
         return False
 
-    def _another_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
-        """Whether Slurm would give what the team's own victims leave to a job of the team that is ahead in line.
+    def _others_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
+        """Whether Slurm would give what the team's own victims leave to jobs of the team that were passed over, so
+        that there would be nothing left for this one.
 
-        Such a job may be one that policy lets preempt nobody. Then this one would preempt again, and so on.
+        They may be ones that policy lets preempt nobody. Then this one would preempt again, and so on.
         """
         if not all(candidate.claim is Claim.WITHIN_TEAM for candidate in chosen):
             return False
         with self.working.trial():
             for candidate in chosen:
                 self.working.remove(candidate.victim)
-            return any(
-                (self.shares.within_quota(batch.team, want.amounts) or self.shares.fits(batch.team, want.amounts))
-                and form.fits(self.later)
-                for form, want in self.passed_over.get(batch.team, {}).items()
-            )
+            for other in self.queue.of_team[batch.team].values():
+                if not other.failed or other.amounts.keys().isdisjoint(batch.amounts):
+                    continue
+                tasks = sum(wish.tasks for wish in islice(other.wishes, other.index, None))
+                while tasks and (held := self._would_start(other)) is not None:
+                    tasks -= 1
+                    self.shares.add(other.team, other.amounts)
+                    self.later.take(held)
+                    if self._would_start(batch) is None:
+                        return True
+        return False
+
+    def _would_start(self, batch: Batch) -> tuple[Held, ...] | None:
+        """Where its first job would run if limits and nodes were in the end as they are in this trial."""
+        if self.shares.within_quota(batch.team, batch.amounts) or self.shares.fits(batch.team, batch.amounts):
+            return batch.form.place(self.later)
+        return None
 
     def _may_use(self, form: Form, name: str) -> bool:
         """Whether a node is one that these jobs may use, however full it is."""
@@ -428,12 +457,7 @@ class _Cycle:
     # -- borrowers -----------------------------------------------------------------------------------------
 
     def _serve_borrowers(self) -> None:
-        """Divide what is idle: job by job to the team with the smallest share, or first come first served. Before all
-        others, those for whom somebody has left.
-        """
-        for owed in self._owed():
-            if not self._waits_behind(owed):
-                self._serve_borrower(owed)
+        """Divide what is idle: job by job to the team with the smallest share, or first come first served."""
         if self.policy.idle is Idle.FIRST_COME:
             heads = in_line(self.queue.batches())
             while (batch := self._next(heads)) is not None:
@@ -469,8 +493,22 @@ class _Cycle:
         owed &= {job.id for job in snapshot.waiting} if owed else set()
         if not owed:
             return []
-        batches = [one for one in self.queue.batches() if not one.done and any(job.id in owed for job in one.jobs)]
+        batches = [one for one in self.queue.batches() if any(job.id in owed for job in one.jobs)]
         return sorted(batches, key=lambda one: one.place)
+
+    def _serve_owed(self, batch: Batch) -> None:
+        """One task of a job beyond its team's quota that others had to leave for: room that will be there without
+        those who are leaving still is kept for it, or somebody else takes that too, and they must leave after all.
+        """
+        ask = self._looked_at(batch)
+        if not ask.allowed or ask.held is not None or (held := self._place_later(batch.form)) is None:
+            self._serve_borrower(batch)
+            return
+        why, figures = "beyond {}; starts when those that were told to leave have left", [self._quota_use(batch)]
+        if self._place_now(batch.form) is None:
+            why = "beyond {}; starts when {} has ended"
+            figures.append(self._who_leaves(held))
+        self._start(batch, held, (Reason.WAITS_FOR_NODES, why, tuple(figures)))
 
     def _next(self, heads: Heads) -> Batch | None:
         """The batch of the next job that may be able to start. Of those ahead of which can be told at a glance that
@@ -605,7 +643,7 @@ class _Cycle:
         ask = self._looked_at(batch)
         if ask.held is not None and ask.outcome is not None:
             self._start(batch, ask.held, ask.outcome)
-        elif ask.victims_help and self._worth_a_search(batch) and (victims := self._victims(batch)) is not None:
+        elif self._worth_a_search(batch) and (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
         else:
             self._fail_to_borrow(batch, ask)

@@ -656,7 +656,7 @@ PLAN = _in(
     ),
     (
         "the place of one's own victims goes to who is ahead",
-        "if chosen is None or self._another_would_take_it(batch, chosen):",
+        "if chosen is None or self._others_would_take_it(batch, chosen):",
         "if chosen is None:",
     ),
     (
@@ -760,11 +760,6 @@ PLAN = _in(
         "        return allowed\n",
     ),
     (
-        "who is waited for is not enough",
-        "elif ask.victims_help and self._worth_a_search(batch)",
-        "elif self._worth_a_search(batch)",
-    ),
-    (
         "others are not worth a search at one's turn",
         "        if self._may_take_others(batch):\n            return True\n        own, holder",
         "        own, holder",
@@ -826,8 +821,43 @@ PLAN = _in(
     ),
     (
         "who is owed a place stands in line with the others",
-        "        for owed in self._owed():\n",
-        "        for owed in ():\n",
+        "        for one in owed:\n            if not one.done",
+        "        for one in ():\n            if not one.done",
+    ),
+    (
+        "later jobs of the team within the quota go before who is owed a place",
+        "if any(not one.done and one.place < place for one in owed_in.get(batch.team, ())):",
+        "if False:",
+    ),
+    (
+        "all of the team within the quota go behind who is owed a place",
+        "if any(not one.done and one.place < place for one in owed_in.get(batch.team, ())):",
+        "if any(not one.done for one in owed_in.get(batch.team, ())):",
+    ),
+    (
+        "who is behind who is owed a place is no owner any more",
+        "        self._serve_owners(behind_owed, [])\n",
+        "",
+    ),
+    (
+        "nothing is kept for who is owed a place",
+        "        if not ask.allowed or ask.held is not None or (held := self._place_later(batch.form)) is None:\n",
+        "        if (held := self._place_later(batch.form)) or True:\n",
+    ),
+    (
+        "others would take the place of one's own victims though there is room for both",
+        "                    if self._would_start(batch) is None:\n",
+        "                    if True:\n",
+    ),
+    (
+        "only one task of others is thought of",
+        "while tasks and (held := self._would_start(other)) is not None:",
+        "if tasks and (held := self._would_start(other)) is not None:",
+    ),
+    (
+        "others would take the place of one's own victims beyond all limits",
+        "or self.shares.fits(batch.team, batch.amounts):\n            return batch.form.place(self.later)",
+        "or True:\n            return batch.form.place(self.later)",
     ),
     (
         "those that are leaving are not owed to anybody",
@@ -841,8 +871,8 @@ PLAN = _in(
     ),
     (
         "jobs that waited long are overtaken within the quota",
-        "            if not self._waits_behind(batch):\n",
-        "            if True:\n",
+        "            elif not self._waits_behind(batch):\n",
+        "            elif True:\n",
     ),
     (
         "earlier jobs wait behind a later one",

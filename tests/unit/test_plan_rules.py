@@ -9,8 +9,29 @@ from clusters import H100, NOW, being_preempted, node, policy, running, snapshot
 
 from slurm_gov.core.decision import Decision, Plan, Reason
 from slurm_gov.core.plan import plan
-from slurm_gov.core.policy import BorrowPreempts, Cohort, Idle, Policy, Quota, Reclaim, WithinTeam, frozen
-from slurm_gov.core.snapshot import Mark, Node, Preempted, Request, RunState, Snapshot, WaitingJob
+from slurm_gov.core.policy import (
+    BorrowPreempts,
+    Cohort,
+    Idle,
+    Policy,
+    Pool,
+    Quota,
+    Reclaim,
+    Team,
+    WithinTeam,
+    frozen,
+)
+from slurm_gov.core.snapshot import (
+    Held,
+    Mark,
+    Node,
+    Preempted,
+    Request,
+    RunningJob,
+    RunState,
+    Snapshot,
+    WaitingJob,
+)
 
 
 def decision(decided: Plan, job: int) -> Decision:
@@ -107,8 +128,109 @@ def test_nobody_else_leaves_for_a_job_whose_place_is_being_left() -> None:
     leaves = replace(being_preempted(running(1, "ant", "n1", qos="experiment"), 10), state=RunState.COMPLETING)
     other, owed = running(2, "ant", "n2", qos="experiment"), waiting(10, "ant", qos="inference")
     decided = plan(rules, snapshot(2, leaves, other, owed))
+    assert decision(decided, 10).why.endswith("; starts when job 1 has ended")
+    assert victims(decided) == []
+    # Nor where it leaves for nobody.
+    decided = plan(rules, snapshot(2, replace(leaves, mark=None), other, owed))
     assert decision(decided, 10).why.endswith("it may borrow when job 1 has ended")
     assert victims(decided) == []
+
+
+def owed_two_nodes(*more: RunningJob | WaitingJob, on_n2: str = "ant") -> Snapshot:
+    """Job 1 has left node n1 for job 10 of ant's, which needs n1 and n2; job 2 has not left n2 yet, job 3 stays."""
+    mark = Mark(10, "ant", NOW - 30, NOW - 1, NOW - 900)
+    return snapshot(
+        3,
+        replace(
+            waiting(1, "ant", qos="experiment", priority=5000), mark=mark, held_back="its begin time has not come"
+        ),
+        being_preempted(running(2, on_n2, "n2", qos="experiment"), 10),
+        running(3, "bee", "n3"),
+        on(waiting(10, "ant", nodes=2, qos="inference", priority=2000), required_nodes=frozenset({"n1", "n2"})),
+        *more,
+    )
+
+
+def test_who_others_have_left_for_goes_before_later_jobs_of_its_team_within_the_quota() -> None:
+    """While not all of them have left, job 11 is within the quota, job 10 not: it would take what job 1 left."""
+    rules = policy(team("ant", 16), team("bee", 8))
+    decided = plan(rules, owed_two_nodes(waiting(11, "ant", priority=1000)))
+    assert decision(decided, 10).reason is Reason.PREEMPTING_WITHIN_TEAM
+    assert decision(decided, 11).reason is Reason.NOTHING_TO_BORROW
+    assert victims(decided) == [2]
+    # But not before earlier ones, nor before other teams'.
+    for earlier in waiting(11, "ant", priority=3000), waiting(11, "bee", priority=1000):
+        found = owed_two_nodes(earlier)
+        found = replace(found, running=tuple(job for job in found.running if job.id != 3))
+        assert decision(plan(rules, found), 11).why.startswith("within ")
+
+
+def test_later_jobs_within_the_quota_wait_only_for_what_others_have_left_for() -> None:
+    """Job 10 gets nothing, for job 2 is within its team's quota now."""
+    rules = policy(team("ant", 16), team("cat", 8))
+    found = owed_two_nodes(waiting(11, "ant", priority=1000), on_n2="cat")
+    running_too = replace(found.running[1], account="ant")
+    decided = plan(rules, replace(found, running=(found.running[0], running_too)))
+    assert victims(decided) == []
+    assert decision(decided, 11).why.startswith("within ant's quota")
+
+
+def test_room_that_others_were_told_to_make_is_kept_until_limits_allow_it() -> None:
+    """Ant and bee may hold 24 together, and do. Others have left for job 11, and n4 is free: it starts when job 1 has
+    left, and job 12 does not start there meanwhile.
+    """
+    rules = policy(
+        team("ant", 0, cohort="pair"),
+        team("bee", 8, cohort="pair"),
+        team("owner", 24, cohort="top"),
+        cohorts=frozen({"top": Cohort("top"), "pair": Cohort("pair", "top", frozen({"h100": Quota(0, borrow=16)}))}),
+    )
+    left = replace(
+        waiting(9, "bee"), mark=Mark(11, "bee", NOW - 30, NOW - 1, NOW - 900), held_back="its begin time has not come"
+    )
+    jobs = [running(1, "ant", "n1", qos="experiment"), running(2, "ant", "n2"), running(3, "bee", "n3")]
+    waits = [on(waiting(10, "owner", priority=2000), required_nodes=frozenset({"n1"})), waiting(11, "bee"), left]
+    other = on(waiting(12, "owner", priority=1), excluded_nodes=frozenset({"n1"}))
+    decided = plan(rules, snapshot(4, *jobs, *waits, replace(other, account="guests")))
+    assert victims(decided) == [1]
+    found = decision(decided, 11)
+    assert found.reason is Reason.WAITS_FOR_NODES
+    assert found.why.endswith("; starts when those that were told to leave have left")
+
+
+def two_pools(*teams: Team) -> Policy:
+    rules = policy(*teams)
+    return replace(rules, pools=frozen({**rules.pools, "a100": Pool("a100", ("old",), "gpu:a100")}))
+
+
+def test_a_job_that_is_ahead_and_takes_nothing_of_it_keeps_nobody_from_its_own_teams_place() -> None:
+    """Job 11 is about to get what it waits for: in another pool, or on the node that job 9 is leaving."""
+    ends = replace(running(9, "guests", "n2"), state=RunState.COMPLETING)
+    jobs = [running(1, "ant", "n1", qos="experiment"), waiting(12, "ant", qos="inference", priority=1000)]
+    a100 = "gres/gpu:a100"
+    rules = two_pools(team("ant", 8))
+    old = Node("n2", ("old",), frozen({a100: 8}), 64, 512_000)
+    elsewhere = replace(
+        waiting(11, "ant", priority=2000),
+        partitions=("old",),
+        request=Request(frozen({a100: 8}), gpus_per_node=8, cpus=8),
+    )
+    ends_there = replace(ends, held=(Held("n2", frozen({a100: 8}), 8, 1000),), partition="old")
+    decided = plan(rules, snapshot([node("n1"), old], *jobs, ends_there, elsewhere))
+    assert decision(decided, 11).why.endswith("it may borrow when job 9 has ended")
+    assert victims(decided) == [1]
+    # On the node that job 9 leaves there is room for one such job, not for two.
+    ends, jobs[1] = running(9, "guests", "n1"), on(jobs[1], required_nodes=frozenset({"n2"}))
+    ends, jobs[0] = replace(ends, state=RunState.COMPLETING), running(1, "ant", "n2", qos="experiment")
+    anywhere = waiting(11, "ant", qos="experiment", priority=2000)
+    anywhere = replace(anywhere, request=Request(frozen({H100: 8}), cpus=8))
+    rules = policy(team("ant", 8), team("absent", 8))
+    assert victims(plan(rules, snapshot(2, *jobs, ends, anywhere))) == [1]
+    assert victims(plan(rules, snapshot(2, *jobs, ends, replace(anywhere, tasks=2)))) == []
+    # And what limits keep from both nodes takes neither.
+    jobs += [ends, running(5, "ant", "n3", qos="inference"), on(anywhere, gpus=frozen({H100: 16}))]
+    assert victims(plan(policy(team("ant", 16), team("absent", 8)), snapshot(3, *jobs))) == []
+    assert victims(plan(policy(team("ant", 16, borrow=0)), snapshot(3, *jobs))) == [1]
 
 
 def test_nobody_borrows_on_the_credit_of_those_who_have_yet_to_leave() -> None:

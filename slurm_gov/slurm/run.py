@@ -30,6 +30,8 @@ _UNREACHABLE = (
     "standby mode",
     "munge",
 )
+PATIENCE = 10.0
+"""Seconds for which a killed command may take to be gone: it may hang in the kernel, on a file server."""
 _KEPT = ("SLURM_CONF",)
 _OURS = ("SLURM", "SQUEUE", "SINFO", "SACCT", "SCONTROL", "SCANCEL", "SPRIO", "SSHARE")
 
@@ -78,13 +80,30 @@ async def run_raw(
             raise SlurmUnavailable(f"{_name(args)} did not answer within {timeout:g} s")
         out, err = talking.result()
     finally:
-        talking.cancel()
-        if process.returncode is None:
-            # Not process.kill(): of one that has just ended that takes the exit code, and the event loop complains.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signal.SIGKILL)
-            await process.wait()
+        if not talking.done() or process.returncode is None:
+            talking.cancel()
+            await _end(process)
     return process.returncode or 0, out.decode(errors="surrogateescape"), err.decode(errors="replace")
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Kill it if it still runs, and see that it is gone. Whoever is told to stop meanwhile, perhaps not for the first
+    time, stops only then: the event loop may be closed next, and would complain of a process that ends later.
+    """
+    if process.returncode is None:
+        # Not process.kill(): of one that has just ended that takes the exit code, and the event loop complains.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    gone, cancelled, loop = False, False, asyncio.get_running_loop()
+    until = loop.time() + PATIENCE
+    while not gone and loop.time() < until:
+        gone = process.returncode is not None  # and once more, to see that its pipes are closed, too
+        try:
+            await asyncio.sleep(0.002)
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        raise asyncio.CancelledError
 
 
 def failure(args: Sequence[str], said: str) -> SlurmError:

@@ -201,7 +201,8 @@ class Nodes(Cluster):
     def goes(self, node: str, since: float, *arrows: str, timeout: float = 60, agrees: bool = True) -> None:
         """Wait until a node took these arrows, these and no others, and Slurm says so."""
         self.until(lambda: len(self.path(node, since)) >= len(arrows), f"{node}: {arrows}", timeout)
-        assert self.path(node, since) == list(arrows)
+        took = self.path(node, since)
+        assert took == list(arrows), f"{node} took {took}, not {arrows}"
         if agrees:
             self.agrees(node)
 

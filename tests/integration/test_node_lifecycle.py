@@ -217,6 +217,7 @@ def test_no_more_nodes_are_away_than_may_be(nodes: Nodes) -> None:
 def test_an_administrators_drain_is_never_touched(nodes: Nodes) -> None:
     """Neither before we act nor while we do (taken_over); nor is a drain made again that he lifted."""
     nodes.update("n8", "drain", "bad PSU")
+    nodes.stays(lambda: nodes.in_slurm("n8")[1] == "bad PSU", "slurm-govd has seen it", 2)
     since = nodes.fault("n8", "broken")
     nodes.gets("n8", "suspect")
     nodes.stays(lambda: nodes.in_slurm("n8")[1] == "bad PSU", "his drain stands", 2)

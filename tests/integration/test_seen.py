@@ -20,7 +20,7 @@ from conftest import NewSandbox
 from governed import Cluster
 from prometheus import running
 
-from slurm_gov.ledger import Kind, events, spans
+from slurm_gov.ledger import Kind, LedgerError, events, spans
 from slurm_gov.sandbox import Pool
 from slurm_gov.sandbox.governor import program
 
@@ -295,6 +295,14 @@ def test_bad_input(cluster: Cluster, arguments: list[str], said: str) -> None:
 # -- a full disk -----------------------------------------------------------------------------------------
 
 
+def _readable(ledger: Path) -> list[Any]:
+    """Its events; none as long as it is only a file."""
+    try:
+        return events(ledger)
+    except LedgerError:
+        return []
+
+
 def test_a_full_disk_stops_no_scheduling(cluster: Cluster) -> None:
     """The ledger on a disk of 1 MB that something else has filled."""
     cluster.clear()
@@ -306,7 +314,7 @@ def test_a_full_disk_stops_no_scheduling(cluster: Cluster) -> None:
         cluster.sandbox.stop_governor()
         ledger = disk / "ledger.db"
         cluster.sandbox.start_governor("--ledger", str(ledger))
-        cluster.until(lambda: ledger.exists() and events(ledger), "the ledger is written")
+        cluster.until(lambda: ledger.exists() and _readable(ledger), "the ledger is written")
         with (disk / "filler").open("wb", buffering=0) as filler:
             try:
                 while True:

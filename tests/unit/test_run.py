@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 from pathlib import Path
@@ -97,6 +98,28 @@ def test_nothing_is_left_behind_when_the_caller_goes(tmp_path: Path) -> None:
 
     asyncio.run(cancelled())
     assert gone(int((tmp_path / "pid").read_text()))
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
+def test_who_is_told_to_stop_twice_leaves_nothing_behind_either(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As asyncio.run does it when one of several commands has failed."""
+
+    async def cancelled() -> None:
+        script = f"echo $$ > {tmp_path}/pid; exec sleep 60"
+        task = asyncio.create_task(run(["sh", "-c", script], 60))
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            await asyncio.sleep(0.01)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+
+    asyncio.run(cancelled())
+    assert gone(int((tmp_path / "pid").read_text()))
+    time.sleep(0.2)
+    gc.collect()
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

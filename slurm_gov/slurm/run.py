@@ -102,8 +102,18 @@ async def _end(process: asyncio.subprocess.Process) -> None:
             await asyncio.sleep(0.002)
         except asyncio.CancelledError:
             cancelled = True
+    if process.stdin is not None:
+        _no_matter(process.stdin)
     if cancelled:
         raise asyncio.CancelledError
+
+
+def _no_matter(given: asyncio.StreamWriter) -> None:
+    """It did not read all that it was given: older asyncio (3.11.2) complains of that unless somebody asks."""
+    asking = given.wait_closed()
+    with contextlib.suppress(StopIteration, OSError):
+        asking.send(None)
+    asking.close()
 
 
 def failure(args: Sequence[str], said: str) -> SlurmError:

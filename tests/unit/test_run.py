@@ -82,9 +82,11 @@ def test_a_command_that_does_not_end_is_killed(tmp_path: Path) -> None:
     assert gone(int((tmp_path / "pid").read_text()))
 
 
-def test_a_command_that_does_not_read_is_killed_too() -> None:
+def test_a_command_that_does_not_read_is_killed_too(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SlurmUnavailable, match="did not answer"):
         sh("exec sleep 60", 0.2, "x" * 1_000_000)
+    gc.collect()
+    assert not caplog.records
 
 
 def test_nothing_is_left_behind_when_the_caller_goes(tmp_path: Path) -> None:

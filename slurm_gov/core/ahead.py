@@ -28,8 +28,8 @@ MOST_IN_ALL = 500
 
 
 class Ahead(NamedTuple):
-    """A waiting job that later jobs of its team must not get in the way of: its place, id, what it counts for, since
-    when it waits, and whether it waits for its team's own quota.
+    """A waiting job that later jobs of its team and pool must not get in the way of: its place, id, what it
+    counts for, since when it waits, and whether it waits for its team's own quota.
     """
 
     place: tuple[int, int]
@@ -39,25 +39,23 @@ class Ahead(NamedTuple):
     for_quota: bool = False
 
 
-def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> dict[str, Ahead]:
-    """In each team, the first job that has waited longer than ``protect_after`` for the team's own quota, which other
-    jobs of the team hold, and that is larger than any of them: no later one is to take what they leave before it.
+def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> dict[tuple[str, str], Ahead]:
+    """In each team and pool, the first job that has waited longer than ``protect_after`` for the team's own quota,
+    which other jobs of the team hold, and that is larger than any of them: no later one is to take what they leave
+    before it. None whose nodes are away: that may be for days.
     """
-    heads: dict[str, Ahead] = {}
+    heads: dict[tuple[str, str], Ahead] = {}
     if policy.protect_after is None:
         return heads
     since = now - policy.protect_after
     for team, batches in queue.of_team.items():
         large = _large(queue, held, team)
-        first: tuple[Wish, Batch] | None = None
         for batch in batches.values() if large else ():
-            if batch.oldest <= since and batch.want in large and (first is None or batch.place < first[0].place):
+            head = heads.get((team, batch.pool))
+            if batch.oldest <= since and batch.want in large and (head is None or batch.place < head.place):
                 wish = next((one for one in batch.wishes if one.job.submit <= since), None)
-                if wish is not None and (first is None or wish.place < first[0].place):
-                    first = wish, batch
-        if first is not None:
-            wish, batch = first
-            heads[team] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, True)
+                if wish is not None and (head is None or wish.place < head.place) and held.could_run(batch.form):
+                    heads[team, batch.pool] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, True)
     return heads
 
 
@@ -109,6 +107,7 @@ def behind(
     leaves: Mapping[Resource, int],
 ) -> dict[int, int]:
     """Which of a team's waiting jobs would take the room under its cap that another one needs: id to that one's id.
+    All of them ask for the same pool.
 
     ``promised`` are those that are to start when others have left, ``head`` is the one that has waited for long;
     ``free`` is what the cap leaves now, ``leaves`` what those that must leave hold of it. Only where the cap stands

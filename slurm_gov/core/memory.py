@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from slurm_gov.core.capacity import Ground
-from slurm_gov.core.demand import Kinds, Want
+from slurm_gov.core.demand import Form, Kinds, Want
 from slurm_gov.core.differences import differences
 from slurm_gov.core.policy import Policy, Resource
 from slurm_gov.core.queue import Queue
@@ -87,6 +87,8 @@ class Holdings:
         self.of_team: dict[str, dict[int, Victim]] = {team: {} for team in policy.teams}
         self.on_nodes: dict[str, dict[str, int]] = {pool.tres: {} for pool in policy.pools.values()}
         self.in_line: list[Victim] = []
+        self._empty: Room | None = None
+        self._could_run: dict[Form, bool] = {}
         self._summed: dict[str, _Sums] = {}
         self.large: dict[str, tuple[object, set[Want]]] = {}
         self._marked: dict[int, RunningJob] = {}
@@ -146,6 +148,14 @@ class Holdings:
             for tres, amount in one.gpus.items():
                 if (held := self.on_nodes.get(tres)) is not None:
                     held[one.node] = held.get(one.node, 0) + sign * amount
+
+    def could_run(self, form: Form) -> bool:
+        """Whether there would be room for a job if nothing else ran on the nodes that are usable now."""
+        if form not in self._could_run:
+            if self._empty is None:
+                self._empty = Room(self.nodes.values())
+            self._could_run[form] = form.fits(self._empty)
+        return self._could_run[form]
 
     def being_preempted(self) -> list[RunningJob]:
         """The jobs that were told to leave, by id."""

@@ -11,11 +11,11 @@ impossible for all, until something is given back.
 
 from __future__ import annotations
 
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
-from itertools import islice
 from math import inf
+from operator import attrgetter
 from typing import NamedTuple
 
 from slurm_gov.core import ahead
@@ -26,7 +26,7 @@ from slurm_gov.core.demand import Form, Want
 from slurm_gov.core.fairness import fair_search
 from slurm_gov.core.memory import Holdings, Memory
 from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, WithinTeam, frozen
-from slurm_gov.core.queue import Ask, Batch, Heads, from_the_end, in_line
+from slurm_gov.core.queue import Ask, Batch, Heads, Wish, from_the_end, in_line
 from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
 from slurm_gov.core.shares import Amounts
@@ -70,6 +70,7 @@ class Planner:
         return decided
 
 
+_place = attrgetter("place")
 _NOT_LOOKED: tuple[int, tuple[Held, ...]] = (-1, ())
 
 
@@ -105,7 +106,7 @@ class _Cycle:
         self.losers: set[str] = set()
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
-        self.promised: dict[str, list[Ahead]] = {}  # who is to start when others have left, by team
+        self.promised: dict[tuple[str, str], list[Ahead]] = {}  # to start when others have left, by team and pool
         self.passed_over: dict[str, dict[Form, Want]] = {}
         self.nobody_for: dict[str, tuple[int, Amounts]] = {}
         # What found no nodes although all that its candidates may leave would leave; until something changes.
@@ -124,11 +125,10 @@ class _Cycle:
 
     def decide(self) -> Plan:
         owed = self._owed()
-        behind_owed = self._serve_owners(self._within_quota(), owed)
-        for one in owed:
-            if not one.done and not self._waits_behind(one):
-                self._serve_owed(one)
-        self._serve_owners(behind_owed, [])
+        self._serve_owners(owed)
+        for batch in owed:
+            if not batch.done and not self._waits_behind(batch):
+                self._serve_owed(batch)
         self._serve_borrowers()
         will_have = caps(self.policy, self.snapshot, self.ground, self._will_hold)
         behind = self._behind(will_have)
@@ -212,25 +212,25 @@ class _Cycle:
 
     # -- owners --------------------------------------------------------------------------------------------
 
-    def _serve_owners(self, batches: Iterable[Batch], owed: Iterable[Batch]) -> set[Batch]:
+    def _serve_owners(self, owed: Iterable[Batch]) -> None:
         """All jobs within their teams' quotas, in Slurm's order. A team whose jobs had to leave may come to be within
         its quota again: then so are jobs of it.
 
-        Those that come behind one of their team that is ``owed`` a place, and not within the quota, are not served
-        but returned: while those that leave for it leave one after another, there is room for smaller ones.
+        And those that are ``owed`` a place and within the quota when the team's own jobs have left that were told to:
+        before later ones of the team, which would take what the first of those leaves.
         """
-        inside = {batch for batch in batches if not batch.done}
+        inside = set(self._within_quota())
         line = [(batch.place, batch) for batch in inside]
         heapify(line)
-        owed_in: dict[str, list[Batch]] = {}
-        for one in owed:
-            owed_in.setdefault(one.team, []).append(one)
-        behind_owed: set[Batch] = set()
+        soon: dict[str, list[Batch]] = {}
+        for batch in filter(self._will_be_within_quota, owed):
+            soon.setdefault(batch.team, []).append(batch)
         while line:
             place, batch = line[0]
-            if any(not one.done and one.place < place for one in owed_in.get(batch.team, ())):
-                behind_owed.add(batch)
-            elif not self._waits_behind(batch):
+            for one in soon.get(batch.team, ()):
+                if not one.done and one.place < place and not self._waits_behind(one):
+                    self._serve_owed(one)
+            if not self._waits_behind(batch):
                 self._serve_owner(batch)
             # What is beyond the quota now stays so for all that follow, unless the team loses something.
             if batch.done or batch.place == place:
@@ -244,7 +244,19 @@ class _Cycle:
                         inside.add(one)
                         heappush(line, (one.place, one))
             self.losers.clear()
-        return behind_owed
+
+    def _will_be_within_quota(self, batch: Batch) -> bool:
+        """Whether its team's quota does not cover it now, but will when those of the team that were told to leave
+        have left.
+        """
+        if self._within(batch):
+            return False
+        holder, more = self.shares.holder(batch.team), dict(batch.amounts)
+        for victim in self.holdings.of_team[batch.team].values():
+            if victim.leaving and not victim.ending:
+                for resource in more:
+                    more[resource] -= victim.use.get(resource, 0)
+        return all(holder.usage.get(one, 0) + n <= holder.quota(one).nominal for one, n in more.items())
 
     def _within_quota(self) -> Iterator[Batch]:
         """The batches whose first job its team's quota covers."""
@@ -355,8 +367,8 @@ class _Cycle:
         return False
 
     def _others_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
-        """Whether Slurm would give what the team's own victims leave to jobs of the team that were passed over, so
-        that there would be nothing left for this one.
+        """Whether Slurm would give what the team's own victims leave to jobs of the team that are ahead in line and
+        were passed over, so that there would be nothing left for this one.
 
         They may be ones that policy lets preempt nobody. Then this one would preempt again, and so on.
         """
@@ -365,10 +377,13 @@ class _Cycle:
         with self.working.trial():
             for candidate in chosen:
                 self.working.remove(candidate.victim)
+            ahead_of_it: list[tuple[Wish, Batch]] = []
             for other in self.queue.of_team[batch.team].values():
-                if not other.failed or other.amounts.keys().isdisjoint(batch.amounts):
-                    continue
-                tasks = sum(wish.tasks for wish in islice(other.wishes, other.index, None))
+                if other.failed and other.place < batch.place and not other.amounts.keys().isdisjoint(batch.amounts):
+                    before = bisect_left(other.wishes, batch.place, key=_place)
+                    ahead_of_it += [(wish, other) for wish in other.wishes[other.index : before]]
+            for wish, other in sorted(ahead_of_it, key=lambda one: one[0].place):
+                tasks = wish.tasks
                 while tasks and (held := self._would_start(other)) is not None:
                     tasks -= 1
                     self.shares.add(other.team, other.amounts)
@@ -521,12 +536,8 @@ class _Cycle:
             elif batch.place is not place:  # its first jobs have started
                 heads.pop()
                 insort(heads, (batch.place, batch), key=from_the_end)
-            elif batch.team in self.protected and self._waits_behind(batch):
-                # So do all that are left of its team, for they come after it.
-                assert batch.outcome is not None
-                for one in self.queue.of_team[batch.team].values():
-                    if not one.done:
-                        self._fail(one, batch.outcome)
+            elif self._waits_behind(batch):
+                heads.pop()
             else:
                 ask = batch.ask
                 if ask.changes != self.changes or ask.outcome is None:
@@ -655,27 +666,28 @@ class _Cycle:
         self._fail(batch, ask.outcome)
 
     def _protect(self, batch: Batch) -> None:
-        """Let nobody of the team overtake a job that has waited long, where that lets it run in the end.
+        """Let nobody of the team overtake a job of its pool that has waited long, where that lets it run in the end.
 
         The team's cap then follows its use down, to the quota at the lowest: it helps if the job fits above that.
         """
         borrowed = ((self.shares.quota(batch.team, r).borrow, n) for r, n in batch.amounts.items())
-        if all(borrow is None or n <= borrow for borrow, n in borrowed):
+        if all(borrow is None or n <= borrow for borrow, n in borrowed) and self.holdings.could_run(batch.form):
             job = batch.first.job
-            self.protected.setdefault(batch.team, Ahead(batch.place, job.id, batch.amounts, job.submit))
+            head = Ahead(batch.place, job.id, batch.amounts, job.submit)
+            self.protected.setdefault((batch.team, batch.pool), head)
 
     def _behind(self, will_have: Mapping[str, Mapping[str, int]]) -> dict[int, int]:
         """Which waiting jobs must not get in the way of which, under these caps."""
         found: dict[int, int] = {}
         # Where others have left already, and then who has waited longest.
-        waits = {team: head.submit for team, head in self.protected.items()} | dict.fromkeys(self.promised, 0.0)
-        for team in sorted(waits, key=lambda team: (waits[team], team)):
+        waits = {place: head.submit for place, head in self.protected.items()} | dict.fromkeys(self.promised, 0.0)
+        for team, pool in sorted(waits, key=lambda place: (waits[place], place)):
             pools = self.policy.pools.values()
             free = {one.name: will_have[team][one.tres] - self.shares_now.usage(team, one.name) for one in pools}
             leaves = {one.name: self.leaves.get((team, one.name), 0) for one in pools}
-            promised, head = self.promised.get(team, ()), self.protected.get(team)
-            batches, running = self.queue.of_team.get(team, {}).values(), self.holdings.of_team[team].values()
-            theirs = self.policy.teams[team], batches, running
+            promised, head = self.promised.get((team, pool), ()), self.protected.get((team, pool))
+            batches = [one for one in self.queue.of_team.get(team, {}).values() if one.pool == pool]
+            theirs = self.policy.teams[team], batches, self.holdings.of_team[team].values()
             more = ahead.behind(self.snapshot.now, *theirs, promised, head, free, leaves)
             if len(found) + len(more) > ahead.MOST_IN_ALL:
                 break
@@ -684,7 +696,7 @@ class _Cycle:
 
     def _waits_behind(self, batch: Batch) -> bool:
         """Whether an earlier job of its team that has waited long goes before it; if so, that is said of it."""
-        head = self.protected.get(batch.team)
+        head = self.protected.get((batch.team, batch.pool)) if self.protected else None
         if head is None or batch.place <= head.place:
             return False
         why = "job {} of team {} is ahead, has waited long and needs the room"
@@ -724,7 +736,7 @@ class _Cycle:
             self.now.no_more_than(self.later, held)
             job = batch.first.job
             promise = Ahead(batch.place, job.id, batch.amounts, job.submit)
-            self.promised.setdefault(batch.team, []).append(promise)
+            self.promised.setdefault((batch.team, batch.pool), []).append(promise)
         batch.start(outcome)
 
     def _will_leave(self, held: Iterable[Held], name: str) -> None:

@@ -118,6 +118,7 @@ class Batch:
         "oldest",
         "outcome",
         "place",
+        "pool",
         "said",
         "since",
         "tasks",
@@ -134,6 +135,7 @@ class Batch:
         self.want: Want = kind.want
         self.form: Form = kind.form
         self.team: str = kind.want.team
+        self.pool: str = kind.form.pool.name
         self.amounts: Amounts = kind.want.amounts
         self.wishes: list[Wish] = []
         self.index = 0

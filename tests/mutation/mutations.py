@@ -512,6 +512,11 @@ AHEAD = _in(
         "    if known is None:",
     ),
     (
+        "who cannot run now whatever ends is waited for",
+        "wish.place < head.place) and held.could_run(batch.form):",
+        "wish.place < head.place):",
+    ),
+    (
         "who has waited for long is not found",
         "if batch.oldest <= since and",
         "if batch.oldest > since and",
@@ -543,8 +548,8 @@ AHEAD = _in(
     ),
     (
         "the head of the line is not the first that waited long",
-        "if wish is not None and (first is None or wish.place < first[0].place):",
-        "if wish is not None:",
+        "if wish is not None and (head is None or wish.place < head.place) and",
+        "if wish is not None and",
     ),
     (
         "who is gone in time steps back too",
@@ -681,8 +686,8 @@ PLAN = _in(
     ),
     (
         "jobs are protected that could never borrow so much",
-        "if all(borrow is None or n <= borrow for borrow, n in borrowed):",
-        "if True:",
+        "if all(borrow is None or n <= borrow for borrow, n in borrowed) and",
+        "if",
     ),
     (
         "nobody is spared again",
@@ -821,23 +826,28 @@ PLAN = _in(
     ),
     (
         "who is owed a place stands in line with the others",
-        "        for one in owed:\n            if not one.done",
-        "        for one in ():\n            if not one.done",
+        "        for batch in owed:\n            if not batch.done",
+        "        for batch in ():\n            if not batch.done",
     ),
     (
         "later jobs of the team within the quota go before who is owed a place",
-        "if any(not one.done and one.place < place for one in owed_in.get(batch.team, ())):",
-        "if False:",
+        "        for batch in filter(self._will_be_within_quota, owed):\n",
+        "        for batch in ():\n",
     ),
     (
         "all of the team within the quota go behind who is owed a place",
-        "if any(not one.done and one.place < place for one in owed_in.get(batch.team, ())):",
-        "if any(not one.done for one in owed_in.get(batch.team, ())):",
+        "if not one.done and one.place < place and not self._waits_behind(one):",
+        "if not one.done and not self._waits_behind(one):",
     ),
     (
-        "who is behind who is owed a place is no owner any more",
-        "        self._serve_owners(behind_owed, [])\n",
-        "",
+        "who is owed a place goes before its team's quota though it will still borrow",
+        "        return all(holder.usage.get(one, 0) + n <= holder.quota(one).nominal for one, n in more.items())\n",
+        "        return True\n",
+    ),
+    (
+        "who is owed a place is within the quota only when all is there",
+        "                    more[resource] -= victim.use.get(resource, 0)\n",
+        "                    pass\n",
     ),
     (
         "nothing is kept for who is owed a place",
@@ -853,6 +863,31 @@ PLAN = _in(
         "only one task of others is thought of",
         "while tasks and (held := self._would_start(other)) is not None:",
         "if tasks and (held := self._would_start(other)) is not None:",
+    ),
+    (
+        "others behind it would take the place of one's own victims",
+        "                    before = bisect_left(other.wishes, batch.place, key=_place)\n",
+        "                    before = len(other.wishes)\n",
+    ),
+    (
+        "others are not thought of in line",
+        "            for wish, other in sorted(ahead_of_it, key=lambda one: one[0].place):\n",
+        "            for wish, other in ahead_of_it:\n",
+    ),
+    (
+        "who waits in one pool is waited for in all",
+        "        head = self.protected.get((batch.team, batch.pool)) if self.protected else None\n",
+        "        head = next((one for (team, _), one in self.protected.items() if team == batch.team), None)\n",
+    ),
+    (
+        "those of other pools step back as well",
+        "            batches = [one for one in self.queue.of_team.get(team, {}).values() if one.pool == pool]\n",
+        "            batches = list(self.queue.of_team.get(team, {}).values())\n",
+    ),
+    (
+        "who borrows and whose nodes are away is waited for",
+        "for borrow, n in borrowed) and self.holdings.could_run(batch.form):",
+        "for borrow, n in borrowed):",
     ),
     (
         "others would take the place of one's own victims beyond all limits",
@@ -871,8 +906,8 @@ PLAN = _in(
     ),
     (
         "jobs that waited long are overtaken within the quota",
-        "            elif not self._waits_behind(batch):\n",
-        "            elif True:\n",
+        "            if not self._waits_behind(batch):\n                self._serve_owner",
+        "            if True:\n                self._serve_owner",
     ),
     (
         "earlier jobs wait behind a later one",
@@ -881,7 +916,7 @@ PLAN = _in(
     ),
     (
         "who others leave for may be overtaken by its own team",
-        "            self.promised.setdefault(batch.team, []).append(promise)",
+        "            self.promised.setdefault((batch.team, batch.pool), []).append(promise)",
         "            pass",
     ),
     (
@@ -891,8 +926,8 @@ PLAN = _in(
     ),
     (
         "who waited longest does not come first when few may step back",
-        "key=lambda team: (waits[team], team)",
-        "key=lambda team: team",
+        "sorted(waits, key=lambda place: (waits[place], place))",
+        "sorted(waits)",
     ),
 )
 DEMAND = _in(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clusters import H100, NOW, decisions, policy, running, snapshot, team, waiting
+from clusters import H100, NOW, decisions, node, policy, running, snapshot, team, waiting
 
 from slurm_gov.core.actions import AT_A_TIME, WAIT_ON, Actions, actions
 from slurm_gov.core.ahead import MOST_BEHIND, MOST_IN_ALL
 from slurm_gov.core.decision import Decision, Plan, Reason
 from slurm_gov.core.plan import Planner, plan
-from slurm_gov.core.policy import Policy
-from slurm_gov.core.snapshot import Behind, Snapshot, WaitingJob
+from slurm_gov.core.policy import Policy, Pool, Quota, Team, frozen
+from slurm_gov.core.snapshot import Behind, Held, Node, Snapshot, WaitingJob
 
 HOUR = 3600.0
 
@@ -49,6 +49,39 @@ def test_who_has_waited_for_long_is_not_overtaken_within_the_quota() -> None:
     )
     assert decided.behind == {11: 10, 12: 10}, "also one that fits only when something has ended"
     assert decided.caps["ant"][H100] == 16
+
+
+def test_who_cannot_run_now_whatever_ends_keeps_nobody_waiting() -> None:
+    """One of the two nodes that job 10 needs is down, perhaps for days."""
+    away = [node("n1"), node("n2"), node("n3", usable=False)]
+    needs = replace(LARGE, request=replace(LARGE.request, required_nodes=frozenset({"n2", "n3"})))
+    held, last = HELD[1:], running(1, "ant", "n1", gpus=6)
+    decided = plan(rules(), snapshot(away, *held, last, long_ago(needs), small(11)))
+    assert reason(decided, 11)[0] is Reason.STARTS_NOW and decided.behind == {}
+    # Nor in borrowing, where the cap would follow the team's use down.
+    borrows = policy(team("ant", 8), team("absent", 16), protect_after=HOUR, lend_unallocated=False)
+    decided = plan(borrows, snapshot(away, *held, last, long_ago(needs), small(11)))
+    assert reason(decided, 11)[0] is Reason.STARTS_NOW
+
+
+def test_jobs_of_another_pool_are_not_in_its_way() -> None:
+    """Each pool has its own line: job 12 waits behind job 10, job 22 behind job 20, and job 31 behind nobody."""
+    a100, other = "gres/gpu:a100", Pool("a100", ("old",), "gpu:a100")
+
+    def old(job: WaitingJob) -> WaitingJob:
+        gpus = frozen({a100: job.request.gpus[H100]})
+        return replace(job, partitions=("old",), request=replace(job.request, gpus=gpus))
+
+    quotas = frozen({"h100": Quota(16, borrow=0), "a100": Quota(16, borrow=0)})
+    both = replace(rules(), teams=frozen({"ant": Team("ant", quotas)}))
+    both = replace(both, pools=frozen({**both.pools, "a100": other}))
+    nodes = [node("n1"), node("n2"), *(Node(f"m{i}", ("old",), frozen({a100: 8}), 64, 512_000) for i in (1, 2))]
+    decided = plan(both, snapshot(nodes, *HELD, long_ago(LARGE), small(12), old(small(31))))
+    assert reason(decided, 12)[0] is Reason.TEAM_AT_LIMIT and reason(decided, 31)[0] is Reason.STARTS_NOW
+    assert decided.behind == {12: 10}
+    runs = replace(running(3, "ant", "m1", gpus=4), partition="old", held=(Held("m1", frozen({a100: 4}), 4, 1000),))
+    waits = [long_ago(LARGE), small(12), long_ago(old(replace(LARGE, id=20))), old(small(22))]
+    assert plan(both, snapshot(nodes, *HELD, runs, *waits)).behind == {12: 10, 22: 20}
 
 
 def test_one_that_came_when_nothing_else_had_changed_is_not_overtaken_either() -> None:

@@ -107,6 +107,20 @@ def test_nobody_leaves_for_a_job_whose_place_another_of_the_team_would_take() ->
     assert victims(plan(rules, snapshot(1, *jobs, spread))) == []
 
 
+def test_those_ahead_are_thought_of_in_line_whatever_the_order_in_which_they_are_told_of() -> None:
+    """Of what job 1 leaves job 11 takes 2, so there is no room for job 12, and 4 are left for job 13."""
+    rules = policy(team("ant", 8, borrow=0))
+
+    def wants(id: int, gpus: int, priority: int) -> WaitingJob:
+        job = waiting(id, "ant", qos="experiment", priority=priority)
+        return replace(job, request=Request(frozen({H100: gpus}), cpus=gpus))
+
+    small, large = wants(11, 2, 3000), wants(12, 7, 2500)
+    jobs = [running(1, "ant", "n1", qos="experiment"), waiting(13, "ant", gpus=4, qos="inference", priority=2000)]
+    for ahead in (small, large), (large, small):
+        assert victims(plan(rules, snapshot(1, *jobs, *ahead))) == [1]
+
+
 def test_who_others_have_left_for_is_served_before_all_other_borrowers() -> None:
     """Job 1 has left for job 10; ant, which holds nothing, would be served first otherwise."""
     rules = policy(team("ant", 0), team("bee", 0), team("absent", 16))
@@ -163,6 +177,23 @@ def test_who_others_have_left_for_goes_before_later_jobs_of_its_team_within_the_
         found = owed_two_nodes(earlier)
         found = replace(found, running=tuple(job for job in found.running if job.id != 3))
         assert decision(plan(rules, found), 11).why.startswith("within ")
+
+
+def test_who_will_still_borrow_when_all_have_left_goes_behind_its_teams_quota() -> None:
+    """Job 10 is beyond ant's quota of 8 whatever happens, so job 11 has what is ant's own; nor does job 20 of bee's,
+    for which somebody has left as well, take that meanwhile.
+    """
+    rules = policy(team("ant", 8), team("bee", 8), team("absent", 8))
+    left = replace(
+        waiting(2, "bee", qos="experiment"),
+        mark=Mark(20, "bee", NOW - 30, NOW - 1, NOW - 900),
+        held_back="its begin time has not come",
+    )
+    found = owed_two_nodes(waiting(11, "ant", priority=1000), left, waiting(20, "bee", nodes=2, priority=500))
+    running_now = tuple(job for job in found.running if job.id == 3)
+    decided = plan(rules, replace(found, running=running_now))
+    assert decision(decided, 11).why.startswith("within ant's quota")
+    assert [decision(decided, job).reason for job in (10, 20)] == [Reason.NOTHING_TO_BORROW] * 2
 
 
 def test_later_jobs_within_the_quota_wait_only_for_what_others_have_left_for() -> None:
@@ -227,6 +258,9 @@ def test_a_job_that_is_ahead_and_takes_nothing_of_it_keeps_nobody_from_its_own_t
     rules = policy(team("ant", 8), team("absent", 8))
     assert victims(plan(rules, snapshot(2, *jobs, ends, anywhere))) == [1]
     assert victims(plan(rules, snapshot(2, *jobs, ends, replace(anywhere, tasks=2)))) == []
+    # Those behind it are not in its way, also where one just like them is ahead.
+    later = [replace(anywhere, id=id, display_id=str(id), priority=500) for id in (21, 22)]
+    assert victims(plan(rules, snapshot(2, *jobs, ends, anywhere, *later))) == [1]
     # And what limits keep from both nodes takes neither.
     jobs += [ends, running(5, "ant", "n3", qos="inference"), on(anywhere, gpus=frozen({H100: 16}))]
     assert victims(plan(policy(team("ant", 16), team("absent", 8)), snapshot(3, *jobs))) == []

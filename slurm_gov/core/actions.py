@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from slurm_gov.core.decision import Plan, Preempt, Reason
+from slurm_gov.core.owed import unpaid
 from slurm_gov.core.policy import Policy
 from slurm_gov.core.snapshot import Behind, FaultMark, Mark, RunningJob, Snapshot, WaitingJob
 
@@ -153,13 +154,14 @@ def _requeued(
     would take back the place that it left.
     """
     ours = [(job, job.mark) for job in snapshot.waiting if job.mark is not None and _waits_for_us(job, job.mark)]
-    wanted = {mark.beneficiary for _, mark in ours}
+    still = unpaid(snapshot, [mark for _, mark in ours])
+    wanted = {mark.beneficiary for mark in still}
     reasons = plan.decisions.reasons(wanted) if wanted else {}
     release: list[tuple[WaitingJob, float]] = []
     wait_on: list[tuple[WaitingJob, Mark]] = []
     for job, mark in ours:
         begin = job.begin or 0.0
-        reason = reasons.get(mark.beneficiary)
+        reason = reasons.get(mark.beneficiary) if mark in still else None
         if reason in _PROMISED:
             if begin - snapshot.now < WAIT_ON_WITHIN:
                 wait_on.append((job, replace(mark, held=snapshot.now + WAIT_ON)))

@@ -25,6 +25,7 @@ from slurm_gov.core.decision import Outcome, Plan, Preempt, Reason
 from slurm_gov.core.demand import Form, Want
 from slurm_gov.core.fairness import fair_search
 from slurm_gov.core.memory import Holdings, Memory
+from slurm_gov.core.owed import unpaid
 from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, WithinTeam, frozen
 from slurm_gov.core.queue import Ask, Batch, Heads, Wish, from_the_end, in_line
 from slurm_gov.core.room import eligible
@@ -498,17 +499,14 @@ class _Cycle:
                 heapreplace(line, (self._place_in_line(batch), team, batch, self.changes))
 
     def _owed(self) -> list[Batch]:
-        """The batches with jobs for which others had to leave, or must, and that have not started yet: what they lost
-        must not be in vain.
+        """The batches whose first job is one for which others had to leave, or must, and that has not started yet:
+        what they lost must not be in vain. Not those where another is ahead of it: Slurm would start that one.
         """
-        snapshot = self.snapshot
-        owed = {wish.job.mark.beneficiary for wish in self.queue.marked if wish.job.mark is not None}
-        for jobs in (snapshot.ended, self.holdings.being_preempted()):
-            owed |= {job.mark.beneficiary for job in jobs if job.mark is not None and job.being_preempted}
-        owed &= {job.id for job in snapshot.waiting} if owed else set()
-        if not owed:
-            return []
-        batches = [one for one in self.queue.batches() if any(job.id in owed for job in one.jobs)]
+        marks = [wish.job.mark for wish in self.queue.marked if wish.job.mark is not None]
+        for jobs in (self.snapshot.ended, self.holdings.being_preempted()):
+            marks += [job.mark for job in jobs if job.mark is not None and job.being_preempted]
+        owed = {mark.beneficiary for mark in unpaid(self.snapshot, marks)}
+        batches = [one for one in self.queue.batches() if one.first.job.id in owed] if owed else []
         return sorted(batches, key=lambda one: one.place)
 
     def _serve_owed(self, batch: Batch) -> None:

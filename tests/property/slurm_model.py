@@ -129,15 +129,16 @@ class Slurm:
         held = free.place(request, job.partitions[0], tres)
         if held is None:
             return False
-        id = job.id
+        id, display_id = job.id, job.display_id
         if tasks > 1:
             id, self.next_id = self.next_id, self.next_id + 1
+            display_id = f"{job.id}_{id}"
             self.waiting[job.id] = replace(job, tasks=tasks - 1)
         else:
             del self.waiting[job.id]
         running = RunningJob(
             id,
-            str(id),
+            display_id,
             job.user,
             job.account,
             job.partitions[0],
@@ -148,7 +149,7 @@ class Slurm:
             submit=job.submit,
             preempted=self.preempted.get(id, ()),
         )
-        self.runs[id] = Run(running, replace(job, id=id, display_id=str(id), tasks=1), self.work[job.id])
+        self.runs[id] = Run(running, replace(job, id=id, display_id=display_id, tasks=1), self.work[job.id])
         return True
 
     def used(self, team: str, tres: str) -> int:

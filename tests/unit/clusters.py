@@ -43,7 +43,8 @@ def waiting(id: int, account: str, nodes: int = 1, gpus: int = 8, **more) -> Wai
     more.setdefault("qos", "training")
     more.setdefault("priority", 1000)
     more.setdefault("request", request)
-    return WaitingJob(id, str(id), "bob", account, ("gpu",), submit=NOW, **more)
+    more.setdefault("submit", NOW - 600)
+    return WaitingJob(id, str(id), "bob", account, ("gpu",), **more)
 
 
 def decisions(*decided: Decision) -> Decisions:

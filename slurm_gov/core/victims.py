@@ -614,21 +614,25 @@ def search(
     return by_node if by_node is not None and cost(by_node, now) < least else by_order
 
 
-def cost(victims: Iterable[Candidate], now: float) -> tuple[int, int, float, int]:
-    """What losing these jobs costs, least first: jobs that cannot be requeued, the highest priority among
-    them, the GPU-seconds of work since their last checkpoint, their number. Those already being preempted cost
+def cost(victims: Iterable[Candidate], now: float) -> tuple[int, int, int, float, int]:
+    """What losing these jobs costs, least first: jobs that cannot be requeued, the team's own, the highest priority
+    among them, the GPU-seconds of work since their last checkpoint, their number. Those already being preempted cost
     nothing.
+
+    As in Kueue's order, what is lent comes before what is one's own, however little that has run: whoever lost its
+    own job would take the rest back for it in the next cycle.
     """
-    kept, priority, work, count = 0, -1, 0.0, 0
+    kept, own, priority, work, count = 0, 0, -1, 0.0, 0
     for candidate in victims:
         victim = candidate.victim
         job = victim.job
         if not victim.leaving:
             kept += not job.requeueable
+            own += candidate.claim is Claim.WITHIN_TEAM
             priority = max(priority, victim.priority)
             work += victim.gpus * max(0.0, now - job.kept)
             count += 1
-    return kept, priority, work, count
+    return kept, own, priority, work, count
 
 
 def _by_rules(

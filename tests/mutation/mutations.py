@@ -316,6 +316,11 @@ VICTIMS = _in(
         "        if True:\n            kept",
     ),
     (
+        "what is lent is not cheaper than one's own",
+        "            own += candidate.claim is Claim.WITHIN_TEAM\n",
+        "",
+    ),
+    (
         "victims: cheapest is in_order",
         "return by_node if by_node is not None and cost(by_node, now) < least else by_order",
         "return by_order",
@@ -502,6 +507,29 @@ ROOM = _in(
         "a trial leaves traces in the room",
         "self._free[held.node].change(held, -sign, -jobs)",
         "pass",
+    ),
+)
+OWED = _in(
+    "owed",
+    (
+        "what was given up is owed to who was requeued meanwhile",
+        "        and mark.since >= job.submit - MARGIN\n",
+        "",
+    ),
+    (
+        "an array is owed until all its tasks have started",
+        "        and started.get(_array(job.display_id), 0.0) <= mark.since + MARGIN\n",
+        "",
+    ),
+    (
+        "a task that ran before settles what is owed to its array",
+        "started.get(_array(job.display_id), 0.0) <= mark.since + MARGIN",
+        "not started.get(_array(job.display_id), 0.0)",
+    ),
+    (
+        "a job of the array's number is a task of it",
+        "        if array in arrays and array != one.display_id:\n",
+        "        if array in arrays:\n",
     ),
 )
 AHEAD = _in(
@@ -1481,6 +1509,7 @@ MUTATIONS = [
     *VICTIMS,
     *FAIRNESS,
     *ROOM,
+    *OWED,
     *AHEAD,
     *PLAN,
     *DEMAND,

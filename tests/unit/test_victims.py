@@ -44,6 +44,17 @@ def test_what_ends_already_does_not_put_a_team_above_its_quota() -> None:
     assert victims(rules, snapshot(2, *jobs, waiting(9, "speech"))) == []
 
 
+def test_what_is_lent_goes_before_ones_own_however_little_that_costs() -> None:
+    """Product's own job 1 is of a lower class and has just begun; it would take the rest back from job 2 for it."""
+    rules = policy(team("product", 16), team("research", 0))
+    jobs = [
+        minutes(running(1, "product", "n1", qos="experiment"), 1),
+        minutes(running(2, "research", "n2", qos="training"), 120),
+        waiting(9, "product", qos="inference"),
+    ]
+    assert victims(rules, snapshot(2, *jobs)) == [2]
+
+
 def test_who_cannot_be_requeued_goes_last() -> None:
     either = Preemption(cancel_unrequeueable=True, victims=Victims.IN_ORDER)
     rules = policy(team("research", 0), team("product", 16), preemption=either)

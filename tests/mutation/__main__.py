@@ -31,6 +31,7 @@ QUICK = (
     "plan",
     "plan_rules",
     "ahead",
+    "owed",
     "planner",
     "differences",
     "decision",

@@ -924,8 +924,13 @@ PLAN = _in(
     ),
     (
         "those that are leaving are not owed to anybody",
-        "            owed |= {job.mark.beneficiary for job in jobs if job.mark is not None and job.being_preempted}",
+        "            marks += [job.mark for job in jobs if job.mark is not None and job.being_preempted]",
         "            pass",
+    ),
+    (
+        "who is ahead of who is owed a place is owed it as well",
+        "if one.first.job.id in owed]",
+        "if any(job.id in owed for job in one.jobs)]",
     ),
     (
         "one job of an array had its victims, so none has any more",
@@ -1326,6 +1331,11 @@ MARKS = _in(
 )
 ACTIONS = _in(
     "actions",
+    (
+        "who left for an array waits until all its tasks have started",
+        "reasons.get(mark.beneficiary) if mark in still else None",
+        "plan.decisions.reasons({mark.beneficiary}).get(mark.beneficiary)",
+    ),
     (
         "who was preempted since a fault comes back as if by the fault",
         "or (mark is not None and mark.since > fault.at)",

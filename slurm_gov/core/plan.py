@@ -383,9 +383,14 @@ class _Cycle:
                 if other.failed and other.place < batch.place and not other.amounts.keys().isdisjoint(batch.amounts):
                     before = bisect_left(other.wishes, batch.place, key=_place)
                     ahead_of_it += [(wish, other) for wish in other.wishes[other.index : before]]
+            full: set[Batch] = set()  # room only becomes less
             for wish, other in sorted(ahead_of_it, key=lambda one: one[0].place):
-                tasks = wish.tasks
-                while tasks and (held := self._would_start(other)) is not None:
+                tasks = 0 if other in full else wish.tasks
+                while tasks:
+                    held = self._would_start(other)
+                    if held is None:
+                        full.add(other)
+                        break
                     tasks -= 1
                     self.shares.add(other.team, other.amounts)
                     self.later.take(held)

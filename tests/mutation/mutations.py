@@ -889,8 +889,8 @@ PLAN = _in(
     ),
     (
         "only one task of others is thought of",
-        "while tasks and (held := self._would_start(other)) is not None:",
-        "if tasks and (held := self._would_start(other)) is not None:",
+        "                while tasks:\n                    held = self._would_start(other)",
+        "                if tasks:\n                    held = self._would_start(other)",
     ),
     (
         "others behind it would take the place of one's own victims",

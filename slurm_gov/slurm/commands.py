@@ -30,8 +30,6 @@ from slurm_gov.slurm.unchanged import Unchanged, whole
 
 SIGNAL_TIMEOUT = 1.5
 """Seconds for scancel to deliver a signal."""
-ASKED_AT_ONCE = 20
-"""Of so many waiting jobs at most it is asked in one look how many nodes they may have: the first in line first."""
 JOB_FIELDS = (
     "jobid", "arrayjobid", "arraytaskid", "statecompact", "reason", "username", "account", "qos", "partition",
     "prioritylong", "submittime", "starttime", "endtime", "eligibletime", "timelimit", "tres-alloc",
@@ -67,7 +65,6 @@ class CommandClient:
         self._age: tuple[int, float, bool] | None = None
         self._nodelay: Mapping[str, str] | None = None
         self._uneven: dict[tuple[int, float], tuple[Held, ...]] = {}
-        self._most_nodes: dict[tuple[int, str], int] = {}
         self._unchanged = Unchanged()
 
     # -- reading -------------------------------------------------------------------------------------------
@@ -105,15 +102,12 @@ class CommandClient:
         self._cluster_name = read.cluster_name(caps)
         wanted = any(read.text(row["licenses"]) for row in jobs if row["statecompact"] == "PD")
         licences = read.licences(await self._run("scontrol", "-o", "show", "licenses")) if wanted else {}
-        one_node = await self._on_one_node(jobs)
         now = time.time()
         snapshot = Snapshot(
             now=now,
             nodes=read.nodes(nodes, self._unchanged, places),
             running=running,
-            waiting=read.waiting(
-                jobs, excluded, reservations, now, self._unchanged, licences, any_reserved, one_node
-            ),
+            waiting=read.waiting(jobs, excluded, reservations, now, self._unchanged, licences, any_reserved),
             parents=frozen(parents),
             caps=frozen({account: frozen(limits) for account, limits in account_caps.items()}),
             ended=ended,
@@ -186,17 +180,6 @@ class CommandClient:
                 running.append(job)
         self._uneven = uneven
         return tuple(running), tuple(ended)
-
-    async def _on_one_node(self, jobs: Sequence[Mapping[str, str]]) -> frozenset[int]:
-        """The waiting jobs whose GPUs must be on one node, as far as is known; only scontrol tells."""
-        open_ = [row for row in jobs if row["statecompact"] == "PD" and read.may_be_spread(row)]
-        keys = {(int(row["jobid"]), row["tres-alloc"]): int(row["prioritylong"]) for row in open_}
-        self._most_nodes = {key: most for key, most in self._most_nodes.items() if key in keys}
-        unknown = sorted(keys.keys() - self._most_nodes.keys(), key=lambda key: (-keys[key], key))[:ASKED_AT_ONCE]
-        shown = (run_raw(["scontrol", "-o", "show", "job", str(job)], self._timeout) for job, _ in unknown)
-        for key, (code, said, _) in zip(unknown, await all_of(*shown), strict=True):
-            self._most_nodes[key] = read.most_nodes(said) if code == 0 else 0
-        return frozenset(job for (job, _), most in self._most_nodes.items() if most == 1)
 
     async def _held_in_detail(self, job: RunningJob) -> tuple[Held, ...]:
         """What each node gives to a job whose GPUs may be spread unevenly; only scontrol tells."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -269,12 +269,10 @@ def waiting(
     unchanged: Unchanged | None = None,
     licences: Mapping[str, int] = MappingProxyType({}),
     any_reserved: bool = True,
-    on_one_node: Collection[int] = frozenset(),
 ) -> tuple[WaitingJob, ...]:
     """The pending jobs of squeue's rows; ``excluded`` has the nodes that they exclude, ``licences`` what is free.
 
-    ``any_reserved`` is false where the cluster has no reservation, not even one of ours. ``on_one_node`` are those of
-    ``may_be_spread`` that may not.
+    ``any_reserved`` is false where the cluster has no reservation, not even one of ours.
     """
     unchanged = unchanged or Unchanged()
     allowed = _tasks_allowed(rows)
@@ -286,24 +284,10 @@ def waiting(
             kept = excluded.get(int(row["jobid"]), frozenset()) | _kept_from(row, reserved, now)
             tasks, lack = allowed[int(row["jobid"])], lacking(row["licenses"], licences)
             comment = text(notes.get(row["hetjobid"], row["admin_comment"]))
-            one_node = int(row["jobid"]) in on_one_node
-            make = partial(_waiting, row, kept, tasks, comment, lack, any_reserved, one_node)
-            said = (whole(row), kept, tasks, comment, lack, any_reserved, one_node)
+            make = partial(_waiting, row, kept, tasks, comment, lack, any_reserved)
+            said = (whole(row), kept, tasks, comment, lack, any_reserved)
             jobs.append(unchanged.get(("waiting", row["jobid"]), said, make))
     return tuple(jobs)
-
-
-def may_be_spread(row: Row) -> bool:
-    """Whether squeue leaves open if a pending job's GPUs may be on several nodes, or must be on one."""
-    amounts = parse.tres(row["tres-alloc"])
-    total, unit = sum(parse.gpus_of(amounts).values()), max(1, parse.gpu_count(row["tres-per-task"]))
-    return total > unit and not parse.gpu_count(row["tres-per-node"]) and int(amounts.get("node", 1)) == 1
-
-
-def most_nodes(said: str) -> int:
-    """How many nodes a pending job may have at most, from ``scontrol -o show job``; 0 if it does not say."""
-    found = re.search(r" NumNodes=\d+-(\d+) NumCPUs=", said)
-    return int(found[1]) if found else 0
 
 
 def _tasks_allowed(rows: Sequence[Row]) -> dict[int, int]:
@@ -355,18 +339,17 @@ def _kept_from(row: Row, reserved: Sequence[Reservation], now: float) -> frozens
 
 
 def _waiting(
-    row: Row,
-    excluded: frozenset[str],
-    allowed: int,
-    comment: str,
-    lack: str,
-    any_reserved: bool,
-    one_node: bool,
+    row: Row, excluded: frozenset[str], allowed: int, comment: str, lack: str, any_reserved: bool
 ) -> WaitingJob:
     amounts = parse.tres(row["tres-alloc"])
-    gpus, cpus = parse.gpus_of(amounts), max(1, int(amounts.get("cpu", 1)))
+    cpus = max(1, int(amounts.get("cpu", 1)))
     wanted = parse.features(row["feature"])
-    plain = wanted is not None and row["hetjobid"] in _NO_HET and row["reservation"] in parse.UNSET and len(gpus) <= 1
+    plain = (
+        wanted is not None
+        and row["hetjobid"] in _NO_HET
+        and row["reservation"] in parse.UNSET
+        and len(parse.gpus_of(amounts)) <= 1
+    )
     submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
     behind, fault = read_behind(comment), read_fault(comment)
     # What we have wait behind another is demand all the same; a begin time further off is its user's own.
@@ -390,9 +373,9 @@ def _waiting(
         priority=TOP_PRIORITY if row.get("state") == "EXPEDITING" else int(row["prioritylong"]),
         submit=submit,
         request=Request(
-            gpus=frozen(gpus),
+            gpus=frozen(parse.gpus_of(amounts)),
             min_nodes=max(1, int(amounts.get("node", 1))),
-            gpus_per_node=sum(gpus.values()) if one_node else parse.gpu_count(row["tres-per-node"]),
+            gpus_per_node=parse.gpu_count(row["tres-per-node"]),
             gpus_per_task=parse.gpu_count(row["tres-per-task"]) or 1,
             cpus=cpus,
             memory_per_cpu=int(amounts.get("mem", 0)) // cpus,

@@ -256,37 +256,6 @@ def test_a_waiting_job() -> None:
     assert not job.request.exclusive
 
 
-SHOWN = "JobId=17 JobName=x UserId=root(0) NumNodes={} NumCPUs=1 NumTasks=1 CPUs/Task=1 Command=/bin/true\n"
-
-
-@pytest.mark.parametrize(("nodes", "most"), [("1-1", 1), ("2-2", 2), ("1-3", 3), ("1", 0), ("2", 0)])
-def test_how_many_nodes_a_job_may_have_at_most(nodes: str, most: int) -> None:
-    assert read.most_nodes(SHOWN.format(nodes)) == most
-
-
-def test_gpus_that_must_be_on_one_node_are_so_many_on_each() -> None:
-    one = WAITING | {
-        "tres-alloc": "cpu=1,mem=4000M,node=1,billing=1,gres/gpu=8,gres/gpu:h100=8",
-        "tres-per-node": "N/A",
-    }
-    assert read.may_be_spread(one)
-    for on_one_node, each in ((frozenset(), 0), (frozenset({17}), 8)):
-        (job,) = read.waiting([one], {}, on_one_node=on_one_node)
-        assert (job.request.gpus, job.request.gpus_per_node) == ({H100: 8}, each)
-
-
-def test_where_there_is_nothing_to_ask() -> None:
-    """It says how many it wants on each node, of its one task, or on more than one node."""
-    one = "cpu=1,mem=4000M,node=1,billing=1,gres/gpu=8,gres/gpu:h100=8"
-    for row in (
-        {"tres-alloc": one, "tres-per-node": "gres:gpu:h100:8"},
-        {"tres-alloc": one, "tres-per-node": "N/A", "tres-per-task": "gres:gpu:h100:8"},
-        {"tres-alloc": one.replace("node=1", "node=2"), "tres-per-node": "N/A"},
-        {"tres-alloc": "cpu=1,mem=4000M,node=1,billing=1", "tres-per-node": "N/A"},
-    ):
-        assert not read.may_be_spread(WAITING | row)
-
-
 def test_jobs_in_other_states_do_not_wait() -> None:
     rows = [WAITING | {"statecompact": state} for state in ("R", "CG", "RQ", "RH", "SE", "RV", "F", "S")]
     assert read.waiting(rows, {}) == ()

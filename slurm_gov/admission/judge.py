@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from slurm_gov.admission.view import PoolFacts, View
 from slurm_gov.admission.wire import Cause, Kind, Request, Verdict
-from slurm_gov.core.marks import write_signal
+from slurm_gov.core.marks import write_most_nodes, write_signal
 
 TRES_FIELDS = ("tres_per_job", "tres_per_node", "tres_per_socket", "tres_per_task")
 KILL_JOB_BATCH = 1
@@ -69,8 +69,7 @@ def _submit(request: Request, view: View, judgement: Judgement) -> None:
     user = view.users.get(request.user_id if request.user_id is not None else request.submit_uid)
     account = (request.account or (user.default_account if user else "")).lower()
     judgement.team = view.teams.get(account)
-    if request.warn_signal:
-        judgement.admin_comment = _note_signal(request)
+    judgement.admin_comment = _notes(request)
     partitions = (request.partition or view.default_partition).split(",")
     _judge_gpus(request, view, judgement, partitions, max(1, request.min_nodes or 1))
 
@@ -124,15 +123,21 @@ def _job_id(request: Request) -> int:
     return int(found[0]) if found else 0
 
 
-def _note_signal(request: Request) -> str:
-    """The job's own --signal, kept where a preemption will find it; Slurm shows it nowhere."""
-    number = request.warn_signal or 0
-    try:
-        name = signal.Signals(number).name.removeprefix("SIG")
-    except ValueError:
-        name = str(number)
-    batch = "B:" if (request.warn_flags or 0) & KILL_JOB_BATCH else ""
-    return write_signal(request.admin_comment or "", batch + name)
+def _notes(request: Request) -> str | None:
+    """What of a request must be kept where it is found later, for Slurm does not show it: the job's own --signal, and
+    that its GPUs must be on one node (``-N1 --gpus=8``).
+    """
+    before = comment = request.admin_comment or ""
+    if request.warn_signal:
+        try:
+            name = signal.Signals(request.warn_signal).name.removeprefix("SIG")
+        except ValueError:
+            name = str(request.warn_signal)
+        batch = "B:" if (request.warn_flags or 0) & KILL_JOB_BATCH else ""
+        comment = write_signal(comment, batch + name)
+    if request.max_nodes == 1 and (request.tres_per_job or request.tres_per_task):
+        comment = write_most_nodes(comment, 1)
+    return comment if comment != before else None
 
 
 def _judge_gpus(request: Request, view: View, judgement: Judgement, partitions: list[str], nodes: int) -> None:

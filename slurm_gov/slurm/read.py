@@ -12,7 +12,14 @@ from types import MappingProxyType
 
 from slurm_gov.core.actions import HELD_MARGIN, comes_back
 from slurm_gov.core.cluster import User
-from slurm_gov.core.marks import read_behind, read_fault, read_mark, read_preempted, read_signal
+from slurm_gov.core.marks import (
+    read_behind,
+    read_fault,
+    read_mark,
+    read_most_nodes,
+    read_preempted,
+    read_signal,
+)
 from slurm_gov.core.policy import frozen
 from slurm_gov.core.snapshot import Held, Node, Request, RunningJob, RunState, WaitingJob
 from slurm_gov.slurm import parse
@@ -342,14 +349,10 @@ def _waiting(
     row: Row, excluded: frozenset[str], allowed: int, comment: str, lack: str, any_reserved: bool
 ) -> WaitingJob:
     amounts = parse.tres(row["tres-alloc"])
-    cpus = max(1, int(amounts.get("cpu", 1)))
+    gpus, cpus = parse.gpus_of(amounts), max(1, int(amounts.get("cpu", 1)))
+    each = parse.gpu_count(row["tres-per-node"]) or (sum(gpus.values()) if read_most_nodes(comment) == 1 else 0)
     wanted = parse.features(row["feature"])
-    plain = (
-        wanted is not None
-        and row["hetjobid"] in _NO_HET
-        and row["reservation"] in parse.UNSET
-        and len(parse.gpus_of(amounts)) <= 1
-    )
+    plain = wanted is not None and row["hetjobid"] in _NO_HET and row["reservation"] in parse.UNSET and len(gpus) <= 1
     submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
     behind, fault = read_behind(comment), read_fault(comment)
     # What we have wait behind another is demand all the same; a begin time further off is its user's own.
@@ -373,9 +376,9 @@ def _waiting(
         priority=TOP_PRIORITY if row.get("state") == "EXPEDITING" else int(row["prioritylong"]),
         submit=submit,
         request=Request(
-            gpus=frozen(parse.gpus_of(amounts)),
+            gpus=frozen(gpus),
             min_nodes=max(1, int(amounts.get("node", 1))),
-            gpus_per_node=parse.gpu_count(row["tres-per-node"]),
+            gpus_per_node=each,
             gpus_per_task=parse.gpu_count(row["tres-per-task"]) or 1,
             cpus=cpus,
             memory_per_cpu=int(amounts.get("mem", 0)) // cpus,

@@ -179,6 +179,19 @@ def test_an_owner_gets_its_nodes_whatever_the_form_of_its_request(cluster: Clust
     assert cluster.used("product") == 64
 
 
+def test_an_owner_that_must_be_on_one_node_gets_one(cluster: Cluster) -> None:
+    """4 GPUs are free on each of the eight nodes: squeue tells the same of `-N1 --gpus=8` and of `--gpus=8`."""
+    govern(cluster)
+    jobs = [cluster.sbatch("research", "-N1", "--gpus-per-node=h100:4", f"-wn{node}") for node in range(1, 9)]
+    cluster.running(*jobs)
+    spread = cluster.sbatch("product", "--gpus=h100:8"), cluster.sbatch("product", "-n4", "--gpus-per-task=h100:2")
+    cluster.running(*spread)
+    assert not any(map(cluster.restarts, jobs))
+    whole = cluster.sbatch("product", "-N1", "--gpus=h100:8")
+    cluster.running(whole)
+    assert sum(map(cluster.restarts, jobs)) == 1
+
+
 def test_an_exclusive_job_takes_back_whole_nodes(cluster: Cluster) -> None:
     govern(cluster)
     jobs = guests(cluster)

@@ -130,6 +130,23 @@ def test_the_jobs_own_signal_is_noted(flags, expected):
     assert judge(submit(warn_signal=12, warn_flags=flags), VIEW).admin_comment == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "noted"),
+    [
+        ({"max_nodes": 1, "tres_per_job": "gres:gpu:h100:8"}, "[slurm-gov nodes=1]"),
+        ({"max_nodes": 1, "tres_per_task": "gres:gpu:h100:4"}, "[slurm-gov nodes=1]"),
+        ({"max_nodes": 1, "tres_per_job": "gres:gpu:h100:8", "admin_comment": "his"}, "his [slurm-gov nodes=1]"),
+        ({"max_nodes": 1, "tres_per_job": "gres:gpu:h100:8", "warn_signal": 10},
+         "[slurm-gov signal=USR1] [slurm-gov nodes=1]"),
+        ({"max_nodes": 2, "tres_per_job": "gres:gpu:h100:8"}, None),
+        ({"tres_per_job": "gres:gpu:h100:8"}, None),
+        ({"max_nodes": 1, "tres_per_node": "gres:gpu:h100:8"}, None),
+    ],
+)  # fmt: skip
+def test_that_a_job_must_be_on_one_node_is_noted_where_nobody_tells_later(asked: dict, noted: str | None) -> None:
+    assert judge(submit(account="research", **asked), VIEW).admin_comment == noted
+
+
 def test_a_job_stays_in_its_team():
     assert judge(modify(account="vision"), VIEW).verdict is Verdict.ACCEPT
     answer = judge(modify(account="product"), VIEW)

@@ -256,6 +256,14 @@ def test_a_waiting_job() -> None:
     assert not job.request.exclusive
 
 
+def test_gpus_that_must_be_on_one_node_are_so_many_on_each() -> None:
+    """squeue tells the same of `-N1 --gpus=8` and of `--gpus=8`; the first was noted."""
+    one = "cpu=1,mem=4000M,node=1,billing=1,gres/gpu=8,gres/gpu:h100=8"
+    for comment, each in (("", 0), ("[slurm-gov nodes=1]", 8), ("[slurm-gov nodes=2]", 0)):
+        asked = request(one, tres_per_node="N/A", admin_comment=comment)
+        assert (asked.gpus, asked.gpus_per_node) == ({H100: 8}, each)
+
+
 def test_jobs_in_other_states_do_not_wait() -> None:
     rows = [WAITING | {"statecompact": state} for state in ("R", "CG", "RQ", "RH", "SE", "RV", "F", "S")]
     assert read.waiting(rows, {}) == ()

@@ -189,7 +189,7 @@ def test_an_owner_that_must_be_on_one_node_gets_one(cluster: Cluster) -> None:
     assert not any(map(cluster.restarts, jobs))
     whole = cluster.sbatch("product", "-N1", "--gpus=h100:8")
     cluster.running(whole)
-    assert sum(map(cluster.restarts, jobs)) == 1
+    cluster.restarted(*jobs, times=1)
 
 
 def test_an_exclusive_job_takes_back_whole_nodes(cluster: Cluster) -> None:

@@ -13,8 +13,8 @@ MARGIN = 1.0
 def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
     """The marks whose beneficiary still waits for what was given up for it.
 
-    One that was requeued meanwhile has had its place. An array has had it when one of its tasks has started since: it
-    is one record for as long as any of them waits, and others must not wait behind all of them.
+    One that was requeued meanwhile has had its place. An array is one record for as long as any of its tasks waits,
+    and others must not wait behind all of them: each task that has started since settles one mark, the oldest first.
     """
     marks = list(marks)
     if not marks:
@@ -22,18 +22,24 @@ def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
     wanted = {mark.beneficiary for mark in marks}
     waits = {job.id: job for job in snapshot.waiting if job.id in wanted}
     arrays = {_array(job.display_id) for job in waits.values()}
-    started: dict[str, float] = {}
-    for one in snapshot.running:
+    started: dict[str, list[float]] = {}
+    for one in sorted(snapshot.running, key=lambda job: job.start) if arrays else ():
         array = _array(one.display_id)
         if array in arrays and array != one.display_id:
-            started[array] = max(started.get(array, 0.0), one.start)
-    return [
-        mark
-        for mark in marks
-        if (job := waits.get(mark.beneficiary)) is not None
-        and mark.since >= job.submit - MARGIN
-        and started.get(_array(job.display_id), 0.0) <= mark.since + MARGIN
-    ]
+            started.setdefault(array, []).append(one.start)
+    found = []
+    for mark in sorted(marks, key=lambda mark: mark.since):
+        job = waits.get(mark.beneficiary)
+        if job is None or mark.since < job.submit - MARGIN:
+            continue
+        starts = started.get(_array(job.display_id), [])
+        while starts and starts[0] <= mark.since + MARGIN:
+            starts.pop(0)
+        if starts:
+            starts.pop(0)
+        else:
+            found.append(mark)
+    return found
 
 
 def _array(display_id: str) -> str:

@@ -513,18 +513,28 @@ OWED = _in(
     "owed",
     (
         "what was given up is owed to who was requeued meanwhile",
-        "        and mark.since >= job.submit - MARGIN\n",
-        "",
+        "        if job is None or mark.since < job.submit - MARGIN:\n",
+        "        if job is None:\n",
     ),
     (
         "an array is owed until all its tasks have started",
-        "        and started.get(_array(job.display_id), 0.0) <= mark.since + MARGIN\n",
-        "",
+        "        if starts:\n            starts.pop(0)\n        else:\n            found.append(mark)\n",
+        "        found.append(mark)\n",
+    ),
+    (
+        "one task that has started settles all that is owed to its array",
+        "        if starts:\n            starts.pop(0)\n        else:\n",
+        "        if not starts:\n",
     ),
     (
         "a task that ran before settles what is owed to its array",
-        "started.get(_array(job.display_id), 0.0) <= mark.since + MARGIN",
-        "not started.get(_array(job.display_id), 0.0)",
+        "        while starts and starts[0] <= mark.since + MARGIN:\n            starts.pop(0)\n",
+        "",
+    ),
+    (
+        "what was given up last is settled first",
+        "    for mark in sorted(marks, key=lambda mark: mark.since):\n",
+        "    for mark in sorted(marks, key=lambda mark: -mark.since):\n",
     ),
     (
         "a job of the array's number is a task of it",

@@ -47,6 +47,10 @@ def test_an_array_has_its_place_when_one_of_its_tasks_has_started_since() -> Non
     assert not is_owed(many, task(11, 10, "n1", NOW - 20), task(13, 10, "n2", NOW - 200))
     # One more leaves for its next task: that is another debt.
     assert is_owed(many, task(11, 10, "n1", NOW - 20), mark=replace(MARK, since=NOW - 10))
+    # Each task settles one, the oldest first.
+    later, now = replace(MARK, since=NOW - 130), snapshot(4, many, task(11, 10, "n1", NOW - 20))
+    assert unpaid(now, [later, MARK]) == [later]
+    assert unpaid(replace(now, running=(*now.running, task(12, 10, "n2", NOW - 10))), [later, MARK]) == []
     # A job of that number which is no task is not meant.
     assert is_owed(waiting(10, "research"), running(10, "research", "n1", start=NOW - 20))
 

@@ -539,7 +539,7 @@ class _Cycle:
             elif batch.place is not place:  # its first jobs have started
                 heads.pop()
                 insort(heads, (batch.place, batch), key=from_the_end)
-            elif self._waits_behind(batch):
+            elif self.protected and self._waits_behind(batch):
                 heads.pop()
             else:
                 ask = batch.ask

@@ -154,7 +154,7 @@ def _requeued(
     would take back the place that it left.
     """
     ours = [(job, job.mark) for job in snapshot.waiting if job.mark is not None and _waits_for_us(job, job.mark)]
-    still = unpaid(snapshot, [mark for _, mark in ours])
+    still = set(unpaid(snapshot, [mark for _, mark in ours]))
     wanted = {mark.beneficiary for mark in still}
     reasons = plan.decisions.reasons(wanted) if wanted else {}
     release: list[tuple[WaitingJob, float]] = []

@@ -350,7 +350,9 @@ def _waiting(
 ) -> WaitingJob:
     amounts = parse.tres(row["tres-alloc"])
     gpus, cpus = parse.gpus_of(amounts), max(1, int(amounts.get("cpu", 1)))
-    each = parse.gpu_count(row["tres-per-node"]) or (sum(gpus.values()) if read_most_nodes(comment) == 1 else 0)
+    nodes = max(1, int(amounts.get("node", 1)))
+    on_one = read_most_nodes(comment) == nodes == 1  # not if its user wants more nodes by now
+    each = parse.gpu_count(row["tres-per-node"]) or (sum(gpus.values()) if on_one else 0)
     wanted = parse.features(row["feature"])
     plain = wanted is not None and row["hetjobid"] in _NO_HET and row["reservation"] in parse.UNSET and len(gpus) <= 1
     submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
@@ -377,7 +379,7 @@ def _waiting(
         submit=submit,
         request=Request(
             gpus=frozen(gpus),
-            min_nodes=max(1, int(amounts.get("node", 1))),
+            min_nodes=nodes,
             gpus_per_node=each,
             gpus_per_task=parse.gpu_count(row["tres-per-task"]) or 1,
             cpus=cpus,

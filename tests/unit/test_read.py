@@ -262,6 +262,8 @@ def test_gpus_that_must_be_on_one_node_are_so_many_on_each() -> None:
     for comment, each in (("", 0), ("[slurm-gov nodes=1]", 8), ("[slurm-gov nodes=2]", 0)):
         asked = request(one, tres_per_node="N/A", admin_comment=comment)
         assert (asked.gpus, asked.gpus_per_node) == ({H100: 8}, each)
+    two = request(one.replace("node=1", "node=2"), tres_per_node="N/A", admin_comment="[slurm-gov nodes=1]")
+    assert (two.min_nodes, two.gpus_per_node) == (2, 0), "it was changed since"
 
 
 def test_jobs_in_other_states_do_not_wait() -> None:

@@ -125,7 +125,7 @@ def _job_id(request: Request) -> int:
 
 def _notes(request: Request) -> str | None:
     """What of a request must be kept where it is found later, for Slurm does not show it: the job's own --signal, and
-    that its GPUs must be on one node (``-N1 --gpus=8``).
+    on how many nodes its GPUs may be at most (``-N1 --gpus=8``).
     """
     before = comment = request.admin_comment or ""
     if request.warn_signal:
@@ -135,8 +135,8 @@ def _notes(request: Request) -> str | None:
             name = str(request.warn_signal)
         batch = "B:" if (request.warn_flags or 0) & KILL_JOB_BATCH else ""
         comment = write_signal(comment, batch + name)
-    if request.max_nodes == 1 and (request.tres_per_job or request.tres_per_task):
-        comment = write_most_nodes(comment, 1)
+    if request.max_nodes and (request.tres_per_job or request.tres_per_task):
+        comment = write_most_nodes(comment, max(1, request.min_nodes or 1), request.max_nodes)
     return comment if comment != before else None
 
 

@@ -41,7 +41,8 @@ class JobId(click.ParamType):  # type: ignore[type-arg]
         from slurm_gov.core.rows import JOB_ID
 
         if not JOB_ID.fullmatch(value, endpos=40) or not value.isascii():
-            self.fail(f"{value!r} is no job id: write 123, or 123_4 for a task of an array", param, ctx)
+            remedy = "write 123, 123_4 for a task of an array, or 123+1 for a component of a het job"
+            self.fail(f"{value!r} is no job id: {remedy}", param, ctx)
         return value
 
 
@@ -52,7 +53,8 @@ class JobId(click.ParamType):  # type: ignore[type-arg]
 def why(ids: tuple[str, ...], policy_path: str, as_json: bool) -> None:
     """Explain jobs: why one waits, what a running one counts as, by whom one was preempted.
 
-    JOBID is a number, or 123_4 for one task of an array; 123 is then all of the array.
+    JOBID is a number, 123_4 for one task of an array (123 is then all of it), or 123+1 for a component of a
+    het job.
 
     For a waiting job: what it asks for, its place in line, the reason with its figures, whose jobs leave for
     it, and what Slurm itself gives as reason. For a running job: whether it is within its team's quota or

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from slurm_gov.core import beside
 from slurm_gov.core.capacity import ceiling
 from slurm_gov.core.decision import Reason
-from slurm_gov.core.policy import Policy, Pool, frozen
+from slurm_gov.core.policy import Policy, Pool, Resource, frozen
 from slurm_gov.core.room import Room, easier
 from slurm_gov.core.shares import Amounts, limits
 from slurm_gov.core.snapshot import Held, Node, Request, Snapshot, WaitingJob
@@ -23,7 +23,7 @@ class Form:
     """What a job asks of the nodes: equal ones are one object. The request is in the pool's typed TRES.
 
     ``gpus``, ``cpus`` and ``memory`` (MiB) are what it would be given: an exclusive job gets all of its nodes,
-    whatever it asked for.
+    whatever it asked for. ``others``: what the other components of a het job ask for, all of it at once.
     """
 
     request: Request
@@ -33,17 +33,38 @@ class Form:
     fits_empty: bool = True
     cpus: int = 0
     memory: int = 0
+    others: tuple[Form, ...] = ()
 
     def place(self, room: Room) -> tuple[Held, ...] | None:
         """Nodes for it, in the first of its partitions that has them."""
+        if self.others:
+            return self._place_all(room)
         for partition in self.partitions:
             held = room.place(self.request, partition, self.pool.tres)
             if held is not None:
                 return held
         return None
 
+    def _place_all(self, room: Room) -> tuple[Held, ...] | None:
+        """Nodes for all components. One may take what another needs more: each goes first once."""
+        parts = [replace(self, others=()), *self.others]
+        for number in range(len(parts)):
+            held: tuple[Held, ...] = ()
+            with room.trial():
+                for one in (*parts[number:], *parts[:number]):
+                    more = one.place(room)
+                    if more is None:
+                        break
+                    room.take(more)
+                    held += more
+                else:
+                    return held
+        return None
+
     def fits(self, room: Room) -> bool:
         """Whether there are nodes for it."""
+        if self.others:
+            return self.place(room) is not None
         for partition in self.partitions:  # noqa: SIM110 (a plain loop: nothing is asked more often)
             if room.has_place(self.request, partition, self.pool.tres):
                 return True
@@ -53,24 +74,45 @@ class Form:
         """Whether it surely finds its nodes wherever the other does; false if that is not known."""
         if self is other:
             return True
-        same = self.pool is other.pool and self.partitions == other.partitions
+        same = self.pool is other.pool and self.partitions == other.partitions and not self.others
         return same and easier(self.request, other.request)
+
+    @property
+    def parts(self) -> tuple[Form, ...]:
+        """Itself and the other components."""
+        return (self, *self.others)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it can be judged where it fits, so that others may have to leave for it."""
+        return all(one.request.plain for one in self.parts)
+
+    @property
+    def equal_nodes(self) -> bool:
+        """Whether more room is never worse for it: every node gives the same number of GPUs."""
+        return self.request.gpus_per_node > 0 and not self.others
 
     @property
     def nodes(self) -> object:
         """Equal for those that may use the same nodes, however full these are."""
         request = self.request
-        if request.required_nodes:
+        if request.required_nodes or self.others:
             return self
-        return self.pool.name, self.partitions, request.features, request.excluded_nodes
+        return self.pool.name, self.partitions, request.features, request.any_features, request.excluded_nodes
 
     def __str__(self) -> str:
         """In words: "2 nodes with 8 h100 each"."""
+        return " and ".join(one._in_words() for one in self.parts)
+
+    def _in_words(self) -> str:
         request, pool = self.request, self.pool.name
+        least, most = request.min_nodes, request.max_nodes
         if request.gpus_per_node:
-            nodes = "1 node" if request.min_nodes == 1 else f"{request.min_nodes} nodes"
-            return f"{nodes} with {request.gpus_per_node} {pool}{' each' if request.min_nodes > 1 else ''}"
-        on = f" on {request.min_nodes} or more nodes" if request.min_nodes > 1 else ""
+            nodes = "1 node" if least == 1 else f"{least} nodes"
+            return f"{nodes} with {request.gpus_per_node} {pool}{' each' if least > 1 else ''}"
+        on = f" on {least} or more nodes" if least > 1 else ""
+        if most:
+            on = f" on {most} nodes" if most == least else f" on {least} to {most} nodes"
         return f"{self.gpus} {pool}{on}"
 
 
@@ -133,20 +175,23 @@ class Kinds:
 
     def of(self, job: WaitingJob) -> Kind:
         """What a waiting job is to policy and nodes."""
-        key = (job.account, job.partitions, job.qos, job.request.shape)
+        others = tuple([(one.partitions, one.request.shape) for one in job.others]) if job.others else ()
+        key = (job.account, job.partitions, job.qos, job.request.shape, others, bool(job.part_of))
         kind = self._kinds.get(key)
         if kind is None:
-            kind = self._kinds[key] = self._find(job, key[3])
+            kind = self._kinds[key] = self._find(job, key[3], others)
         return kind
 
-    def _find(self, job: WaitingJob, shape: object) -> Kind:
+    def _find(self, job: WaitingJob, shape: object, others: object) -> Kind:
         team = self.team(job.account)
-        looks_for = job.partitions, shape
+        looks_for = job.partitions, shape, others
         if looks_for not in self._found:
-            self._found[looks_for] = self._form(job, shape)
+            self._found[looks_for] = self._whole_form(job)
         form, problem = self._found[looks_for]
         pool = form.pool.name if form else None
         priority = self.policy.priority_of(job.qos)
+        if job.part_of:
+            return Kind(team, pool, priority)
         if team is None:
             why = f"account {job.account} belongs to no team: Slurm alone decides when this job runs"
             return Kind(team, pool, priority, no_demand=(Reason.NO_TEAM, why))
@@ -161,25 +206,40 @@ class Kinds:
             return Kind(team, pool, priority, no_demand=(Reason.CAN_NEVER_RUN, never))
         return Kind(team, pool, priority, want, form)
 
-    def _form(self, job: WaitingJob, shape: object) -> tuple[Form | None, str]:
-        """The pool and partitions that a job's GPUs are to come from, or why there are none."""
-        if not job.request.gpus and not job.request.exclusive:
+    def _whole_form(self, job: WaitingJob) -> tuple[Form | None, str]:
+        """What a job asks of the nodes, with the other components of a het job, or why there is nothing. Of those,
+        whoever asks for no GPUs is left to Slurm.
+        """
+        first, problem = self._form(job.partitions, job.request)
+        parts = [first, *(self._form(one.partitions, one.request)[0] for one in job.others)]
+        forms = [form for form in parts if form is not None]
+        if not forms or len(forms) == 1:
+            return (forms[0], "") if forms else (None, problem)
+        # Who has the fewest nodes to choose from goes first.
+        forms.sort(key=lambda form: (self._empty.count(form.request, form.partitions), -form.gpus))
+        whole = replace(forms[0], others=tuple(forms[1:]))
+        fits = all(form.fits_empty for form in forms) and whole.fits(self._empty)
+        return replace(whole, fits_empty=fits), ""
+
+    def _form(self, partitions: tuple[str, ...], request: Request) -> tuple[Form | None, str]:
+        """The pool and partitions that GPUs are to come from, or why there are none."""
+        if not request.gpus and not request.exclusive:
             return None, "it asks for no GPUs: Slurm alone decides when it runs"
-        for partition in job.partitions:
+        for partition in partitions:
             here = [pool for pool in self.policy.pools.values() if partition in pool.partitions]
-            typed = [pool for pool in here if job.request.gpus.get(pool.tres)]
+            typed = [pool for pool in here if request.gpus.get(pool.tres)]
             # An exclusive job gets its nodes' GPUs even if it asked for none.
-            untyped = [pool for pool in here if job.request.gpus.get(pool.untyped_tres) or not job.request.gpus]
+            untyped = [pool for pool in here if request.gpus.get(pool.untyped_tres) or not request.gpus]
             if typed or len(untyped) == 1:
                 pool = (typed or untyped)[0]
-                amount = job.request.gpus.get(pool.tres if typed else pool.untyped_tres, job.request.min_nodes)
-                partitions = tuple(one for one in job.partitions if one in pool.partitions)
-                key = (shape, pool.name, partitions)
+                amount = request.gpus.get(pool.tres if typed else pool.untyped_tres, request.min_nodes)
+                mine = tuple(one for one in partitions if one in pool.partitions)
+                key = (request.shape, pool.name, mine)
                 if key not in self._forms:
-                    self._forms[key] = self._measured(Form(_typed(job.request, pool), pool, partitions, amount))
+                    self._forms[key] = self._measured(Form(_typed(request, pool), pool, mine, amount))
                 return self._forms[key], ""
-        asked = ", ".join(sorted(job.request.gpus)) or "exclusive nodes"
-        return None, f"no pool of the policy has {asked} in partition {','.join(job.partitions)}"
+        asked = ", ".join(sorted(request.gpus)) or "exclusive nodes"
+        return None, f"no pool of the policy has {asked} in partition {','.join(partitions)}"
 
     def _measured(self, form: Form) -> Form:
         """Whether it finds its nodes where everything is healthy and idle, and what it gets there if exclusive."""
@@ -193,8 +253,12 @@ class Kinds:
         return replace(form, cpus=form.request.cpus, memory=memory)
 
     def _want(self, team: str, form: Form) -> Want:
-        amounts = {form.pool.name: form.gpus}
-        amounts |= beside.amounts(self.policy, team, form.pool.name, form.cpus, form.memory)
+        amounts: dict[Resource, int] = {}
+        for one in form.parts:
+            mine = {one.pool.name: one.gpus}
+            mine |= beside.amounts(self.policy, team, one.pool.name, one.cpus, one.memory)
+            for resource, amount in mine.items():
+                amounts[resource] = amounts.get(resource, 0) + amount
         key = (team, *amounts.items())
         if key not in self._wants:
             self._wants[key] = Want(team, frozen(amounts))
@@ -212,9 +276,8 @@ class Kinds:
                     f"({limits(self._ceiling, team, resource)})"
                 )
         if not form.fits_empty:
-            return (
-                f"asks for {form}, which partition {','.join(form.partitions)} could not give even if it were empty"
-            )
+            where = ",".join(dict.fromkeys(name for one in form.parts for name in one.partitions))
+            return f"asks for {form}, which partition {where} could not give even if it were empty"
         return None
 
 

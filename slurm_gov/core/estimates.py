@@ -69,7 +69,9 @@ class Estimates:
         """Work out the line that a job stands in."""
         decided = self._decided[id]
         kind = self._kinds.of(self._jobs[id])
-        if decided.reason is Reason.STARTS_NOW:
+        if whole := self._jobs[id].part_of:
+            self._known[id] = self.of(whole)
+        elif decided.reason is Reason.STARTS_NOW:
             self._known[id] = Estimate(self._snapshot.now, "as soon as Slurm looks at it")
         elif decided.reason is Reason.NOT_READY:
             begin = self._jobs[id].begin

@@ -5,7 +5,7 @@ A note stands in brackets, so that what an administrator wrote beside it stays::
     [slurm-gov preempt for=4711 team=product since=1795445991 until=1795446021 run=1795440000: why]
     [slurm-gov preempted=1795353600:4699,1795267200:4021]
     [slurm-gov signal=B:USR1]
-    [slurm-gov nodes=1]
+    [slurm-gov nodes=2-4]
     [slurm-gov behind=4711 until=1795446081]
     [slurm-gov fault node=n3 at=1795445991.0 run=1795440000 count=1 waited=300 until=0.0 settled=0 avoids=-: why]
 
@@ -30,7 +30,7 @@ _EARLIER = re.compile(r"\[slurm-gov preempted=(?P<times>\d+(?::\d+)?(?:,\d+(?::\
 REMEMBERED = 20
 """So many earlier preemptions at most: an AdminComment is no archive."""
 _SIGNAL = re.compile(r"\[slurm-gov signal=(?P<signal>(?:B:)?[A-Z0-9+]+)\]")
-_NODES = re.compile(r"\[slurm-gov nodes=(?P<nodes>\d+)\]")
+_NODES = re.compile(r"\[slurm-gov nodes=(?P<least>\d+)(?:-(?P<most>\d+))?\]")
 _BEHIND = re.compile(r"\[slurm-gov behind=(?P<job>\d+) until=(?P<until>\d+)\]")
 _FAULT = re.compile(
     r"\[slurm-gov fault node=(?P<node>[^\s\]:]+) at=(?P<at>\d+(?:\.\d+)?) run=(?P<run>\d+) count=(?P<count>\d+) "
@@ -70,12 +70,12 @@ def read_signal(comment: str) -> str:
     return found["signal"] if found else ""
 
 
-def read_most_nodes(comment: str) -> int:
-    """How many nodes a job may have at most, if it was noted at submission; else 0. Slurm tells only some versions'
-    users (docs/slurm-facts.md).
+def read_most_nodes(comment: str) -> tuple[int, int]:
+    """On how many nodes at least and at most a job was to run at its submission; (0, 0) if there was no limit. Slurm
+    tells only some versions' users (docs/slurm-facts.md).
     """
     found = _NODES.search(comment)
-    return int(found["nodes"]) if found else 0
+    return (int(found["least"]), int(found["most"] or found["least"])) if found else (0, 0)
 
 
 def write_mark(comment: str, mark: Mark | None) -> str:
@@ -144,8 +144,9 @@ def write_signal(comment: str, signal: str) -> str:
     return f"{_without(_SIGNAL, comment)} [slurm-gov signal={signal}]".strip()
 
 
-def write_most_nodes(comment: str, nodes: int) -> str:
+def write_most_nodes(comment: str, least: int, most: int) -> str:
     """The AdminComment with this noted."""
+    nodes = f"{least}-{most}" if least < most else str(most)
     return f"{_without(_NODES, comment)} [slurm-gov nodes={nodes}]".strip()
 
 

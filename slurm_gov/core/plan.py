@@ -292,7 +292,7 @@ class _Cycle:
     def _victims(self, batch: Batch) -> _Chosen | None:
         """Whose going would let this job start: on the nodes and, beyond its quota, under all limits."""
         kind, amounts = batch.kind, batch.amounts
-        if not batch.form.request.plain:
+        if not batch.form.plain:
             return None
         fair = self.policy.rebalance is not Rebalance.NEVER
         take_own = not self._an_easier_one_waits(batch)
@@ -347,7 +347,7 @@ class _Cycle:
         else:
             chosen = search(self.policy, self.working, preemptor, found, fits, self.snapshot.now)
         # The last look was when all that may leave had left. With equal nodes, more room is never worse.
-        if chosen is None and (allowed or (lacks_nodes and batch.form.request.gpus_per_node)):
+        if chosen is None and (allowed or (lacks_nodes and batch.form.equal_nodes)):
             hopeless.append(batch.form)
         if chosen is None or self._others_would_take_it(batch, chosen):
             return None
@@ -410,7 +410,7 @@ class _Cycle:
         usable = (
             node is not None
             and node.usable
-            and any(eligible(form.request, node, partition) for partition in form.partitions)
+            and any(eligible(one.request, node, partition) for one in form.parts for partition in one.partitions)
         )
         self.may_use[form][name] = usable
         return usable
@@ -597,7 +597,7 @@ class _Cycle:
 
     def _may_have_victims(self, batch: Batch) -> bool:
         """Whether it is worth looking for victims for a job beyond its team's quota."""
-        if not batch.form.request.plain:
+        if not batch.form.plain:
             return False
         if self._own_that_may_leave(batch) and not self._an_easier_one_waits(batch):
             return True

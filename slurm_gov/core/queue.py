@@ -21,7 +21,8 @@ from slurm_gov.core.snapshot import Held, WaitingJob
 class Wish:
     """A waiting job while plans are made: how many of its tasks still look for a place, and what was decided of it.
 
-    ``batch`` is the one it is in; without one it is no demand now, and what is decided of it never changes.
+    ``batch`` is the one it is in; without one it is no demand now, and what is decided of it never changes; unless it
+    is a part of a het job: then it is what is decided of the first component.
     ``place`` is its place in Slurm's order: highest priority first, then job id. ``gone``: it waits no longer.
     """
 
@@ -250,6 +251,8 @@ class Queue:
         self._places: list[tuple[int, int]] = []  # of each in the line
         self._asks: dict[tuple[Want, Form], Ask] = {}
         self._apart: dict[Wish, Verdict] = {}  # who is no demand
+        self._parts: dict[Wish, None] = {}
+        self._whole: dict[int, Wish] = {}  # het jobs by id
 
     def batches(self) -> Iterator[Batch]:
         """All of them."""
@@ -267,6 +270,10 @@ class Queue:
                     verdicts.append(said)
                 else:
                     verdicts.append(batch.tell())
+        for wish in self._parts:
+            whole = self._whole[wish.job.part_of]
+            of_all = whole.batch.outcome if whole.batch is not None else None
+            verdicts.append(_verdict(wish.kind, whole.outcome or of_all, [wish.job]))
         return Decisions(self.line, verdicts)
 
     def become(self, waiting: Collection[WaitingJob]) -> None:
@@ -284,9 +291,12 @@ class Queue:
         for wish in gone:
             wish.gone = True
             self.marked.discard(wish)
+            self._parts.pop(wish, None)
+            if wish.job.others:
+                del self._whole[wish.job.id]
             if wish.batch is not None:
                 changed.add(wish.batch)
-            else:
+            elif not wish.job.part_of:
                 del self._apart[wish]
         for batch in changed:
             batch.wishes = [wish for wish in batch.wishes if not wish.gone]
@@ -294,7 +304,11 @@ class Queue:
             known[id(wish.job)] = wish
             if wish.job.mark is not None:
                 self.marked.add(wish)
-            if wish.outcome is None:
+            if wish.job.others:
+                self._whole[wish.job.id] = wish
+            if wish.job.part_of:
+                self._parts[wish] = None
+            elif wish.outcome is None:
                 batch = wish.batch = self._batch(wish.kind)
                 batch.wishes.append(wish)
                 changed.add(batch)

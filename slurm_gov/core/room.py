@@ -9,7 +9,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, islice
 
 from slurm_gov.core.snapshot import Held, Node, Request
 
@@ -91,7 +91,7 @@ class Room:
             _Free(node, number, dict(node.gpus), node.cpus, node.memory) for number, node in enumerate(usable)
         ]
         self._free = {free.node.name: free for free in self._all}
-        self._levels: dict[tuple[str, str, frozenset[str]], _Levels] = {}
+        self._levels: dict[object, _Levels] = {}
         self._log: list[tuple[Held, int, int]] = []
 
     def take(self, held: Iterable[Held]) -> None:
@@ -163,7 +163,7 @@ class Room:
         return self._find(request, partition, tres) is not None
 
     def _find(self, request: Request, partition: str, tres: str) -> _Found | None:
-        levels = self._listed(partition, tres, request.features)
+        levels = self._listed(request, partition, tres)
         # Slurm takes all the required nodes, and others beside them if more are needed.
         count = max(request.min_nodes, len(request.required_nodes))
         if request.gpus_per_node and not levels.has(count, request.gpus_per_node):
@@ -179,13 +179,22 @@ class Room:
             return self._find_equal(request, tres, count, first, levels)
         return self._find_spread(request, tres, count, first, levels)
 
-    def _listed(self, partition: str, tres: str, features: frozenset[str]) -> _Levels:
-        key = (partition, tres, features)
+    def count(self, request: Request, partitions: Iterable[str]) -> int:
+        """How many nodes there are that a request may use, however full, with as many GPUs as it needs on one."""
+        each, tres = request.gpus_per_node, tuple(request.gpus)
+        return sum(
+            any(eligible(request, free.node, one) for one in partitions)
+            and max([free.node.gpus.get(name, 0) for name in tres], default=0) >= each
+            for free in self._all
+        )
+
+    def _listed(self, request: Request, partition: str, tres: str) -> _Levels:
+        key = (partition, tres, request.features, request.any_features)
         levels = self._levels.get(key)
         if levels is None:
             levels = self._levels[key] = _Levels()
             for free in self._all:
-                if partition in free.node.partitions and features <= free.node.features and tres in free.node.gpus:
+                if partition in free.node.partitions and request.may_use(free.node) and tres in free.node.gpus:
                     free.listed.append((tres, levels))
                     levels.add(free.number, free.gpus[tres])
         return levels
@@ -228,26 +237,34 @@ class Room:
             return None
         if any(_most(request, tres, free) < unit for free in first):
             return None
-        chosen: _Found = []
-        missing = total
-        candidates = [first, self._others(request, levels.fullest_first(total))]
-        candidates.append(self._others(request, levels.emptiest_first(total)))
-        for group in candidates:
-            for free in group:
-                most = _most(request, tres, free)
-                if most <= 0 or missing <= 0:
-                    continue
-                # Each of the nodes still to come must get something.
-                gpus = min(most, missing - unit * max(0, count - len(chosen) - 1))
-                chosen.append((free, gpus))
-                missing -= gpus
-                if missing <= 0:
-                    return chosen if len(chosen) >= count else None
-        return None
+        others = chain(levels.fullest_first(total), levels.emptiest_first(total))
+        chosen = _gather(request, tres, count, chain(first, self._others(request, others)))
+        if chosen is not None and 0 < request.max_nodes < len(chosen):
+            # By free GPUs they come in a good order; it is the best only where CPUs and memory do not matter.
+            most = [(-_most(request, tres, self._all[one]), one) for one in levels.fullest_first(1)]
+            best = self._others(request, (number for _, number in sorted(most)))
+            chosen = _gather(request, tres, count, islice(chain(first, best), request.max_nodes))
+        return chosen
 
 
 _Found = list[tuple[_Free, int]]
 """Nodes, and how many GPUs each of them gives."""
+
+
+def _gather(request: Request, tres: str, count: int, candidates: Iterable[_Free]) -> _Found | None:
+    """The total of a request from these nodes, the first first, and from ``count`` at least."""
+    unit, missing = max(1, request.gpus_per_task), request.gpus.get(tres, 0)
+    chosen: _Found = []
+    for free in candidates:
+        most = _most(request, tres, free)
+        if most > 0:
+            # Each of the nodes still to come must get something.
+            gpus = min(most, missing - unit * max(0, count - len(chosen) - 1))
+            chosen.append((free, gpus))
+            missing -= gpus
+            if missing <= 0:
+                return chosen if len(chosen) >= count else None
+    return None
 
 
 def _most(request: Request, tres: str, free: _Free) -> int:
@@ -255,7 +272,7 @@ def _most(request: Request, tres: str, free: _Free) -> int:
     if request.exclusive and free.jobs > 0:
         return 0
     total = request.gpus.get(tres, 0)
-    most = min(free.gpus.get(tres, 0), total)
+    most = min(free.gpus.get(tres, 0), request.most_per_node or total)
     cpus = free.cpus
     if request.memory_per_node:
         cpus = cpus if free.memory >= request.memory_per_node else 0
@@ -280,7 +297,7 @@ def eligible(request: Request, node: Node, partition: str) -> bool:
     only_named = bool(named and request.gpus_per_node and len(named) >= request.min_nodes)
     return (
         partition in node.partitions
-        and request.features <= node.features
+        and request.may_use(node)
         and node.name not in request.excluded_nodes
         and (not only_named or node.name in named)
     )
@@ -298,6 +315,7 @@ def easier(request: Request, other: Request) -> bool:
         cpus <= their_cpus
         and memory <= their_memory
         and request.features <= other.features
+        and (not request.any_features or request.any_features == other.any_features)
         and request.excluded_nodes <= other.excluded_nodes
     )
 

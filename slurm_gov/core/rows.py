@@ -447,7 +447,7 @@ def running(look: Look) -> list[RunningRow]:
                 priority_weight=look.policy.priority_of(job.qos),
                 pool=next(iter(use), None),
                 gpus=_gpus_held(job),
-                nodes=tuple(held.node for held in job.held),
+                nodes=tuple(dict.fromkeys(held.node for held in job.held)),
                 since=job.start,
                 time_limit=job.time_limit,
                 requeueable=job.requeueable,
@@ -563,17 +563,22 @@ def _gpus_held(job: RunningJob) -> int:
 
 # -- why -------------------------------------------------------------------------------------------------
 
-JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?P<task>\d+))?")
+JOB_ID = re.compile(r"(?P<job>\d+)(?:_(?P<task>\d+)|\+\d+)?")
 
 
 def find(rows: Iterable[RunningRow | WaitingRow], id: str) -> list[RunningRow | WaitingRow]:
-    """The rows that a job id names: ``123``, also all that is left of an array 123; ``123_4``, one task of it."""
+    """The rows that a job id names: ``123``, also all that is left of an array 123; ``123_4``, one task of it;
+    ``123+1``, a component of a het job, or all of it where it runs.
+    """
     wanted = JOB_ID.fullmatch(id)
     assert wanted, id
     found = []
     for row in rows:
         array, _, tasks = row.job.partition("_")
-        if wanted["task"] is None:
+        if "+" in id:
+            if row.job in (id, wanted["job"]):
+                found.append(row)
+        elif wanted["task"] is None:
             if str(row.id) == wanted["job"] or array == wanted["job"]:
                 found.append(row)
         elif array == wanted["job"] and _names_task(tasks, int(wanted["task"])):

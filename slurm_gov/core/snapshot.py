@@ -160,8 +160,10 @@ class Request:
     """What one waiting job (or one task of an array) asks for.
 
     ``gpus`` is the total per TRES. Where ``gpus_per_node`` is not 0 each of its nodes gives exactly that
-    many; otherwise the total may be spread over ``min_nodes`` or more nodes in multiples of
-    ``gpus_per_task``. ``cpus`` is the total; ``memory_per_node`` or ``memory_per_cpu`` in MiB, 0 = not said.
+    many; otherwise the total may be spread over ``min_nodes`` or more nodes in multiples of ``gpus_per_task``:
+    over ``max_nodes`` at most and up to ``most_per_node`` on each, if these are not 0. ``cpus`` is the total;
+    ``memory_per_node`` or ``memory_per_cpu`` in MiB, 0 = not said. Its nodes have all ``features``, and all of one
+    set of ``any_features`` if there are any.
     ``plain`` is false if the job has constraints that the core cannot judge; nobody is preempted for it.
     """
 
@@ -169,11 +171,14 @@ class Request:
     min_nodes: int = 1
     gpus_per_node: int = 0
     gpus_per_task: int = 1
+    max_nodes: int = 0
+    most_per_node: int = 0
     cpus: int = 1
     memory_per_node: int = 0
     memory_per_cpu: int = 0
     exclusive: bool = False
     features: frozenset[str] = frozenset()
+    any_features: frozenset[frozenset[str]] = frozenset()
     required_nodes: frozenset[str] = frozenset()
     excluded_nodes: frozenset[str] = frozenset()
     plain: bool = True
@@ -184,8 +189,21 @@ class Request:
         gpus = tuple(self.gpus.items())
         return (gpus if len(gpus) < 2 else tuple(sorted(gpus)), *_rest(self))
 
+    def may_use(self, node: Node) -> bool:
+        """Whether a node has the features that it needs."""
+        has = node.features
+        return self.features <= has and (not self.any_features or any(one <= has for one in self.any_features))
+
 
 _rest = attrgetter(*(one.name for one in fields(Request) if one.name != "gpus"))
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """What another component of a het job asks for, and where."""
+
+    partitions: tuple[str, ...]
+    request: Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +213,8 @@ class WaitingJob:
     ``priority`` is Slurm's own; ``slurm_reason`` is what squeue shows. ``held_back`` says in words why it is
     no demand now (dependency, begin time, hold...), or is empty; ``begin`` is its earliest start, if set, and
     ``expected`` when Slurm thinks that it will start, where Slurm has thought about it. ``behind``: that its begin
-    time is our doing; it is demand all the same.
+    time is our doing; it is demand all the same. ``others`` are the other components of a het job, which start
+    together with it: they are records too, and name this one (``part_of``).
     """
 
     id: int
@@ -217,6 +236,8 @@ class WaitingJob:
     expected: float | None = None
     fault: FaultMark | None = None
     behind: Behind | None = None
+    others: tuple[Component, ...] = ()
+    part_of: int = 0
 
 
 @dataclass(frozen=True, slots=True)

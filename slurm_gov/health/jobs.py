@@ -169,7 +169,7 @@ def _avoids(snapshot: Snapshot, job: WaitingJob, mark: FaultMark, already: froze
 
 
 def _could(node: Node, job: WaitingJob) -> bool:
-    return bool(set(node.partitions) & set(job.partitions)) and job.request.features <= node.features
+    return bool(set(node.partitions) & set(job.partitions)) and job.request.may_use(node)
 
 
 def _start(snapshot: Snapshot, job: WaitingJob, mark: FaultMark) -> float | None:

@@ -33,7 +33,7 @@ SIGNAL_TIMEOUT = 1.5
 JOB_FIELDS = (
     "jobid", "arrayjobid", "arraytaskid", "statecompact", "reason", "username", "account", "qos", "partition",
     "prioritylong", "submittime", "starttime", "endtime", "eligibletime", "timelimit", "tres-alloc",
-    "tres-per-job", "tres-per-node", "tres-per-task", "nodelist", "feature", "reqnodes", "oversubscribe",
+    "tres-per-job", "tres-per-node", "tres-per-task", "ntpernode", "nodelist", "feature", "reqnodes", "oversubscribe",
     "requeue", "batchflag", "dependency", "hetjobid", "hetjoboffset", "reservation", "admin_comment",
     "name", "comment", "licenses",
 )  # fmt: skip
@@ -161,6 +161,7 @@ class CommandClient:
         running: list[RunningJob] = []
         ended: list[RunningJob] = []
         uneven: dict[tuple[int, float], tuple[Held, ...]] = {}
+        het: dict[int, list[RunningJob]] = {}
         for row in jobs:
             state = row["statecompact"]
             if state in ("F", "CD"):
@@ -177,7 +178,17 @@ class CommandClient:
                     uneven[key] = self._uneven.get(key) or await self._held_in_detail(job)
                     make = partial(replace, job, held=uneven[key])
                     job = self._unchanged.get(("uneven", row["jobid"]), (said, uneven[key]), make)
-                running.append(job)
+                if whole_id := read.het_id(row):
+                    het.setdefault(whole_id, []).append(job)
+                else:
+                    running.append(job)
+        for id, parts in het.items():
+            of_one = sorted(parts, key=lambda part: part.id)
+            if of_one[0].id == id:
+                make = partial(read.together, of_one)
+                running.append(self._unchanged.get(("het", str(id)), tuple(of_one), make))
+            else:
+                running += of_one
         self._uneven = uneven
         return tuple(running), tuple(ended)
 

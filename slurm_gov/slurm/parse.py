@@ -15,6 +15,8 @@ _UNITS = {"": 1.0, "K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0**2, "P": 10
 _GRES = re.compile(
     r"(?:gres[:/])?(?P<name>[A-Za-z]\w*)(?::(?P<type>(?!\d+[KkMmGg]?(?:$|[:=]))[\w.-]+))?(?:[:=](?P<count>\d+)(?P<unit>[KkMmGg]?))?$"
 )
+MOST_WAYS = 64
+"""So many names and signs at most in a job's constraints, and so many sets of features that they may be met by."""
 UNSET = frozenset({"", "(null)", "N/A", "NONE", "None", "Unknown"})
 
 
@@ -129,12 +131,53 @@ def duration(text: str) -> float | None:
     return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
-def features(text: str) -> frozenset[str] | None:
-    """The features that a job needs all of; ``None`` for an expression that is more than that."""
+def features(text: str) -> tuple[frozenset[str], frozenset[frozenset[str]]] | None:
+    """The features that a node needs all of (``a&b``), and sets of which it needs one beside (``(a|b)&c``), none if
+    that is all; ``None`` for what says more, as ``[a|b]``, by which all nodes must be alike, or ``a*2``.
+
+    Slurm reads it from left to right, without precedence, and what stands in parentheses first.
+    """
     if text in UNSET:
-        return frozenset()
-    names = text.split("&")
-    return frozenset(names) if all(re.fullmatch(r"[\w.-]+", name) for name in names) else None
+        return frozenset(), frozenset()
+    tokens = re.findall(r"[\w.-]+|\S", text)
+    if len(tokens) > MOST_WAYS or not all(re.fullmatch(r"[\w.-]+|[&|()]", token) for token in tokens):
+        return None
+    ways = _ways(tokens)
+    if ways is None or tokens:
+        return None
+    shared = frozenset.intersection(*ways)
+    # Where one way needs no more than all do, the others say nothing.
+    return shared, frozenset() if shared in ways else frozenset(way - shared for way in ways)
+
+
+def _ways(tokens: list[str]) -> frozenset[frozenset[str]] | None:
+    """The sets of features any of which will do, of the tokens up to a closing parenthesis; ``None`` if it cannot be
+    read, or if they are too many to be looked at.
+    """
+    found: frozenset[frozenset[str]] | None = None
+    operator = ""
+    while tokens:
+        token = tokens.pop(0)
+        if token == "(":
+            more = _ways(tokens)
+            if more is None or not tokens or tokens.pop(0) != ")":
+                return None
+        elif token in "&|)":
+            return None
+        else:
+            more = frozenset({frozenset({token})})
+        if found is None:
+            found = more
+        else:
+            found = found | more if operator == "|" else frozenset(one | other for one in found for other in more)
+        if len(found) > MOST_WAYS:
+            return None
+        if not tokens or tokens[0] == ")":
+            return found
+        operator = tokens.pop(0)
+        if operator not in "&|":
+            return None
+    return None
 
 
 def version(text: str) -> tuple[int, int, int] | None:

@@ -114,6 +114,7 @@ def _job(job: Any) -> dict[str, str] | None:
         "tres-per-task": ",".join(f"gres/{name}:{one.count}" for name, one in per_task.gres.items())
         if per_task
         else "",
+        "ntpernode": str(job.ntasks_per_node or ""),
         "nodelist": job.allocated_nodes or "",
         "feature": ",".join(job.constraints or ()),
         "reqnodes": job.required_nodes or "",

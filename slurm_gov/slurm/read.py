@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from slurm_gov.core.marks import (
     read_signal,
 )
 from slurm_gov.core.policy import frozen
-from slurm_gov.core.snapshot import Held, Node, Request, RunningJob, RunState, WaitingJob
+from slurm_gov.core.snapshot import Component, Held, Node, Request, RunningJob, RunState, WaitingJob
 from slurm_gov.slurm import parse
 from slurm_gov.slurm.unchanged import Unchanged, whole
 
@@ -161,6 +161,22 @@ def running(row: Row, state: RunState) -> RunningJob:
     )
 
 
+def het_id(row: Row) -> int:
+    """The job id of the first component of the het job that it is of; 0 if it is of none."""
+    return 0 if row["hetjobid"] in _NO_HET else int(row["hetjobid"])
+
+
+def together(parts: Sequence[RunningJob]) -> RunningJob:
+    """A het job that runs, from its components, the first one first: Slurm starts and stops all of it at once."""
+    first = parts[0]
+    return replace(
+        first,
+        display_id=str(first.id),
+        held=tuple(held for part in parts for held in part.held),
+        time_limit=min((part.time_limit for part in parts if part.time_limit is not None), default=None),
+    )
+
+
 def checkpoint(comment: str) -> float | None:
     """When a job last saved its work, if its comment says so: ``checkpoint=1795445991``, or an ISO date and time
     (in this machine's time zone if it names none). What cannot be read says nothing.
@@ -285,16 +301,38 @@ def waiting(
     allowed = _tasks_allowed(rows)
     # Our note stands on the first component of a het job and holds for all of it.
     notes = {row["hetjobid"]: row["admin_comment"] for row in rows if row["hetjobid"] == row["jobid"]}
+    kept = {
+        row["jobid"]: excluded.get(int(row["jobid"]), frozenset()) | _kept_from(row, reserved, now)
+        for row in rows
+        if row["statecompact"] == "PD"
+    }
+    het = _het(rows)
     jobs = []
     for row in rows:
         if row["statecompact"] == "PD":
-            kept = excluded.get(int(row["jobid"]), frozenset()) | _kept_from(row, reserved, now)
             tasks, lack = allowed[int(row["jobid"])], lacking(row["licenses"], licences)
             comment = text(notes.get(row["hetjobid"], row["admin_comment"]))
-            make = partial(_waiting, row, kept, tasks, comment, lack, any_reserved)
-            said = (whole(row), kept, tasks, comment, lack, any_reserved)
+            parts = tuple((part, kept[part["jobid"]]) for part in het.get(row["hetjobid"], ()))
+            make = partial(_waiting, row, kept[row["jobid"]], tasks, comment, lack, any_reserved, parts)
+            known = tuple((whole(part), nodes) for part, nodes in parts)
+            said = (whole(row), kept[row["jobid"]], tasks, comment, lack, any_reserved, known)
             jobs.append(unchanged.get(("waiting", row["jobid"]), said, make))
     return tuple(jobs)
+
+
+def _het(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The het jobs that wait, by the job id of their first component: the rows of all, the first one first. One of
+    several accounts counts for several teams: it is looked at component by component.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row["hetjobid"] not in _NO_HET and row["statecompact"] == "PD":
+            found.setdefault(row["hetjobid"], []).append(row)
+    for id, parts in list(found.items()):
+        parts.sort(key=lambda part: int(part["hetjoboffset"]))
+        if parts[0]["jobid"] != id or len({part["account"] for part in parts}) > 1:
+            del found[id]
+    return found
 
 
 def _tasks_allowed(rows: Sequence[Row]) -> dict[int, int]:
@@ -345,16 +383,48 @@ def _kept_from(row: Row, reserved: Sequence[Reservation], now: float) -> frozens
     return kept
 
 
-def _waiting(
-    row: Row, excluded: frozenset[str], allowed: int, comment: str, lack: str, any_reserved: bool
-) -> WaitingJob:
+def _request(row: Row, excluded: frozenset[str], comment: str, plain: bool) -> Request:
+    """What a waiting job, or a component of one, asks for. ``comment`` is its own AdminComment."""
     amounts = parse.tres(row["tres-alloc"])
     gpus, cpus = parse.gpus_of(amounts), max(1, int(amounts.get("cpu", 1)))
-    nodes = max(1, int(amounts.get("node", 1)))
-    on_one = read_most_nodes(comment) == nodes == 1  # not if its user wants more nodes by now
-    each = parse.gpu_count(row["tres-per-node"]) or (sum(gpus.values()) if on_one else 0)
+    nodes, total = max(1, int(amounts.get("node", 1))), sum(gpus.values())
+    least, most = read_most_nodes(comment)
+    if not least <= nodes <= most:  # its user wants another number by now
+        most = 0
+    each, per_task = parse.gpu_count(row["tres-per-node"]), parse.gpu_count(row["tres-per-task"])
+    on_node = per_task * int(row["ntpernode"]) if row["ntpernode"].isdecimal() else 0
+    if not each and (most == 1 or (on_node and total == on_node * most)):
+        each = total // most
     wanted = parse.features(row["feature"])
-    plain = wanted is not None and row["hetjobid"] in _NO_HET and row["reservation"] in parse.UNSET and len(gpus) <= 1
+    features, any_features = wanted or (frozenset(), frozenset())
+    return Request(
+        gpus=frozen(gpus),
+        min_nodes=nodes,
+        gpus_per_node=each,
+        gpus_per_task=per_task or 1,
+        max_nodes=0 if each else most,
+        most_per_node=0 if each else on_node,
+        cpus=cpus,
+        memory_per_cpu=int(amounts.get("mem", 0)) // cpus,
+        exclusive=_exclusive(row),
+        features=features,
+        any_features=any_features,
+        required_nodes=frozenset(parse.nodes(row["reqnodes"])),
+        excluded_nodes=excluded,
+        plain=plain and wanted is not None and row["reservation"] in parse.UNSET and len(gpus) <= 1,
+    )
+
+
+def _waiting(
+    row: Row,
+    excluded: frozenset[str],
+    allowed: int,
+    comment: str,
+    lack: str,
+    any_reserved: bool,
+    parts: Sequence[tuple[Row, frozenset[str]]] = (),
+) -> WaitingJob:
+    others = [one for one in parts if one[0] is not row] if parts and parts[0][0] is row else []
     submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
     behind, fault = read_behind(comment), read_fault(comment)
     # What we have wait behind another is demand all the same; a begin time further off is its user's own.
@@ -364,6 +434,8 @@ def _waiting(
     reason = "" if (ours or back) and row["reason"] == "BeginTime" else row["reason"]
     held_back = not_ready(reason, any_reserved) or ("it is held" if row["prioritylong"] == "0" else "")
     # Slurm may hold it for another reason first, and tell of these when that is gone.
+    for part, _ in others:
+        held_back = held_back or not_ready(part["reason"], any_reserved)
     if not held_back and not allowed:
         held_back = _NOT_READY["JobArrayTaskLimit"]
     if not held_back and lack:
@@ -377,19 +449,7 @@ def _waiting(
         qos=row["qos"],
         priority=TOP_PRIORITY if row.get("state") == "EXPEDITING" else int(row["prioritylong"]),
         submit=submit,
-        request=Request(
-            gpus=frozen(gpus),
-            min_nodes=nodes,
-            gpus_per_node=each,
-            gpus_per_task=parse.gpu_count(row["tres-per-task"]) or 1,
-            cpus=cpus,
-            memory_per_cpu=int(amounts.get("mem", 0)) // cpus,
-            exclusive=_exclusive(row),
-            features=wanted or frozenset(),
-            required_nodes=frozenset(parse.nodes(row["reqnodes"])),
-            excluded_nodes=excluded,
-            plain=plain,
-        ),
+        request=_request(row, excluded, text(row["admin_comment"]), bool(parts) or row["hetjobid"] in _NO_HET),
         tasks=max(1, allowed),
         slurm_reason=row["reason"],
         held_back=held_back,
@@ -400,6 +460,11 @@ def _waiting(
         expected=parse.time(row["starttime"]),
         fault=fault,
         behind=behind if ours else None,
+        others=tuple(
+            Component(tuple(part["partition"].split(",")), _request(part, kept, text(part["admin_comment"]), True))
+            for part, kept in others
+        ),
+        part_of=int(row["hetjobid"]) if parts and parts[0][0] is not row else 0,
     )
 
 

@@ -192,6 +192,21 @@ def test_an_owner_that_must_be_on_one_node_gets_one(cluster: Cluster) -> None:
     cluster.restarted(*jobs, times=1)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("-N2", "--gpus=h100:16"), ("-N2", "--ntasks-per-node=2", "--gpus-per-task=h100:4")],
+    ids=["total", "tasks"],
+)
+def test_an_owner_that_must_be_on_two_nodes_gets_two(cluster: Cluster, options: tuple[str, ...]) -> None:
+    """4 GPUs are free on each of the eight nodes, 32 in all."""
+    govern(cluster)
+    jobs = [cluster.sbatch("research", "-N1", "--gpus-per-node=h100:4", f"-wn{node}") for node in range(1, 9)]
+    cluster.running(*jobs)
+    owner = cluster.sbatch("product", *options)
+    cluster.running(owner)
+    cluster.restarted(*jobs, times=2)
+
+
 def test_an_exclusive_job_takes_back_whole_nodes(cluster: Cluster) -> None:
     govern(cluster)
     jobs = guests(cluster)
@@ -205,12 +220,15 @@ def test_those_leave_who_are_where_the_owner_may_go(cluster: Cluster) -> None:
     govern(cluster)
     jobs = guests(cluster)
     expected: set[str] = set()
-    cluster.sandbox.run(["scontrol", "update", "nodename=n4", "availablefeatures=ib", "activefeatures=ib"])
+    for node, feature in (("n4", "ib"), ("n6", "roce")):
+        features = f"availablefeatures={feature}", f"activefeatures={feature}"
+        cluster.sandbox.run(["scontrol", "update", f"nodename={node}", *features])
     for options, nodes in [
         (["-w", "n2"], {"n2"}),
         (["-x", "n[1-7]"], {"n8"}),
         (["-C", "ib"], {"n4"}),
-        (["-p", "long", "-x", "n5,n8"], {"n6", "n7"}),
+        (["-C", "roce|ib"], {"n6"}),
+        (["-p", "long", "-x", "n5,n8"], {"n7"}),
         (["-p", "long,gpu", "-w", "n1"], {"n1"}),
     ]:
         owner = cluster.sbatch("product", *ONE_NODE, *options)
@@ -219,7 +237,7 @@ def test_those_leave_who_are_where_the_owner_may_go(cluster: Cluster) -> None:
         assert len(new) == 1
         assert new <= nodes, options
         expected |= new
-    cluster.sandbox.run(["scontrol", "update", "nodename=n4", "availablefeatures=", "activefeatures="])
+    cluster.sandbox.run(["scontrol", "update", "nodename=n[4,6]", "availablefeatures=", "activefeatures="])
 
 
 def test_tasks_above_an_arrays_own_limit_are_no_demand(cluster: Cluster) -> None:
@@ -272,6 +290,28 @@ def test_a_het_job_borrows_and_comes_back_whole(cluster: Cluster) -> None:
     cluster.sandbox.run(["scancel", str(owner)])
     cluster.until(lambda: cluster.used("research") == 48, "all of it runs again", 60)
     assert cluster.restarts(leader) == 1
+
+
+def test_an_owners_het_job_takes_back_what_all_of_it_needs(cluster: Cluster) -> None:
+    govern(cluster)
+    jobs = guests(cluster)
+    leader = int(cluster.sandbox.run([*HET[:2], *(word.replace("research", "product") for word in HET[2:])]).stdout)
+    cluster.until(lambda: cluster.used("product") == 24, "all components run", 60)
+    cluster.restarted(*jobs.values(), times=3)
+    assert why(cluster, leader)["job"]["gpus"] == 24
+
+
+def test_what_a_het_job_cannot_use_is_lent(cluster: Cluster) -> None:
+    """One of its components waits for a node that its own team holds: the others hold nothing for it."""
+    govern(cluster)
+    cluster.running(cluster.sbatch("product", *ONE_NODE, "-wn1"))
+    one, other = ("--account=product", *ONE_NODE), ("--account=product", *ONE_NODE, "-wn1")
+    waits = ("--output=/dev/null", "--wrap=sleep 600")
+    leader = int(cluster.sandbox.run(["sbatch", "--parsable", *one, ":", *other, *waits]).stdout)
+    # Slurm keeps a node for each component that could have one, but not from jobs that go before it.
+    cluster.running(*(cluster.sbatch("research", *ONE_NODE, "--priority=1000000") for _ in range(7)))
+    assert cluster.states()[leader] == "PD"
+    assert why(cluster, leader)["job"]["reason"] == "waits_for_nodes"
 
 
 def test_a_het_job_beyond_the_cap_waits_where_slurm_lets_it(cluster: Cluster) -> None:

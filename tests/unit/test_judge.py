@@ -138,12 +138,13 @@ def test_the_jobs_own_signal_is_noted(flags, expected):
         ({"max_nodes": 1, "tres_per_job": "gres:gpu:h100:8", "admin_comment": "his"}, "his [slurm-gov nodes=1]"),
         ({"max_nodes": 1, "tres_per_job": "gres:gpu:h100:8", "warn_signal": 10},
          "[slurm-gov signal=USR1] [slurm-gov nodes=1]"),
-        ({"max_nodes": 2, "tres_per_job": "gres:gpu:h100:8"}, None),
+        ({"min_nodes": 2, "max_nodes": 2, "tres_per_job": "gres:gpu:h100:8"}, "[slurm-gov nodes=2]"),
+        ({"max_nodes": 4, "tres_per_task": "gres:gpu:h100:8"}, "[slurm-gov nodes=1-4]"),
         ({"tres_per_job": "gres:gpu:h100:8"}, None),
         ({"max_nodes": 1, "tres_per_node": "gres:gpu:h100:8"}, None),
     ],
 )  # fmt: skip
-def test_that_a_job_must_be_on_one_node_is_noted_where_nobody_tells_later(asked: dict, noted: str | None) -> None:
+def test_on_how_many_nodes_a_job_may_be_is_noted_where_nobody_tells_later(asked: dict, noted: str | None) -> None:
     assert judge(submit(account="research", **asked), VIEW).admin_comment == noted
 
 

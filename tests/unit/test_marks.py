@@ -163,8 +163,8 @@ def test_any_signal_beside_any_comment_is_read_again(signal: str, comment: str) 
 
 
 def test_how_many_nodes_it_may_have_is_noted_beside_the_rest() -> None:
-    both = write_most_nodes(write_signal("text", "B:USR1"), 1)
+    both = write_most_nodes(write_signal("text", "B:USR1"), 1, 1)
     assert both == "text [slurm-gov signal=B:USR1] [slurm-gov nodes=1]"
-    assert (read_most_nodes(both), read_signal(both), read_most_nodes("text")) == (1, "B:USR1", 0)
-    assert write_most_nodes(both, 2) == "text [slurm-gov signal=B:USR1] [slurm-gov nodes=2]"
-    assert read_most_nodes(write_mark(both, MARK)) == 1
+    assert (read_most_nodes(both), read_signal(both), read_most_nodes("text")) == ((1, 1), "B:USR1", (0, 0))
+    assert write_most_nodes(both, 2, 4) == "text [slurm-gov signal=B:USR1] [slurm-gov nodes=2-4]"
+    assert read_most_nodes(write_mark(write_most_nodes(both, 2, 4), MARK)) == (2, 4)

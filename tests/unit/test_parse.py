@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import combinations
 
 import hostlist
 import pytest
@@ -220,11 +221,35 @@ def test_durations_as_slurm_writes_them(seconds: int) -> None:
 
 
 def test_features() -> None:
-    assert parse.features("(null)") == frozenset()
-    assert parse.features("ib") == {"ib"}
-    assert parse.features("ib&nvme") == {"ib", "nvme"}
-    for more_than_all_of_them in ("ib|eth", "[a|b]", "ib*4", "!ib", "(a&b)|c"):
-        assert parse.features(more_than_all_of_them) is None
+    assert parse.features("(null)") == (set(), set())
+    assert parse.features("ib") == ({"ib"}, set())
+    assert parse.features("ib&nvme") == ({"ib", "nvme"}, set())
+    for more in ("[a|b]", "ib*4", "!ib", "a|", "&a", "(a", "a)", "()", "a(b)", "(" * 2000, "&".join("ab" * 40)):
+        assert parse.features(more) is None, more
+
+
+@pytest.mark.parametrize(
+    ("text", "ways"),
+    [
+        ("a|b", {"a", "b"}),
+        ("(a&b)|c", {"ab", "c"}),
+        ("a&b|c", {"ab", "c"}),
+        ("a|b&c", {"ac", "bc"}),  # from left to right
+        ("a|(b&c)", {"a", "bc"}),
+        ("a&(b|c)", {"ab", "ac"}),
+        ("(a|b)&(c|d)", {"ac", "ad", "bc", "bd"}),
+        ("a|(a&b)", {"a", "ab"}),
+    ],
+)
+def test_features_of_which_some_will_do(text: str, ways: set[str]) -> None:
+    needed, any_of = parse.features(text)
+    for has in powerset("abcd"):
+        meets = needed <= has and (not any_of or any(one <= has for one in any_of))
+        assert meets == any(set(way) <= has for way in ways), has
+
+
+def powerset(names: str) -> list[set[str]]:
+    return [set(some) for count in range(len(names) + 1) for some in combinations(names, count)]
 
 
 @given(ANY_TEXT)

@@ -12,6 +12,7 @@ from slurm_gov.core.marks import write_behind, write_fault, write_mark, write_si
 from slurm_gov.core.snapshot import Behind, FaultMark, Held, Mark, Node, RunningJob, RunState, WaitingJob
 from slurm_gov.slurm import read
 from slurm_gov.slurm.commands import JOB_FIELDS
+from slurm_gov.slurm.unchanged import Unchanged
 
 # sbatch --gres=gpu:h100:8 -N2, running.
 RUNNING = {
@@ -19,8 +20,9 @@ RUNNING = {
     "account": "default", "qos": "normal", "partition": "gpu", "prioritylong": "3333", "submittime": "1795448551",
     "starttime": "1795448551", "endtime": "1795534951", "eligibletime": "1795448551", "timelimit": "1-00:00:00",
     "tres-alloc": "cpu=2,mem=8000M,node=2,billing=2,gres/gpu=16,gres/gpu:h100=16", "tres-per-job": "N/A",
-    "tres-per-node": "gres:gpu:h100:8", "tres-per-task": "N/A", "nodelist": "n[1-2]", "feature": "(null)",
-    "reqnodes": "", "oversubscribe": "OK", "requeue": "1", "batchflag": "1", "dependency": "(null)",
+    "tres-per-node": "gres:gpu:h100:8", "tres-per-task": "N/A", "ntpernode": "0", "nodelist": "n[1-2]",
+    "feature": "(null)", "reqnodes": "", "oversubscribe": "OK", "requeue": "1", "batchflag": "1",
+    "dependency": "(null)",
     "hetjobid": "N/A", "hetjoboffset": "N/A", "reservation": "(null)", "admin_comment": "(null)", "name": "train",
     "comment": "(null)", "licenses": "(null)",
 }  # fmt: skip
@@ -297,9 +299,7 @@ def test_exclusive_jobs(said: str, exclusive: bool) -> None:
 @pytest.mark.parametrize(
     "values",
     [
-        {"feature": "ib|eth"},
         {"feature": "[r1*2&r2*2]"},
-        {"hetjobid": "17", "hetjoboffset": "0"},
         {"reservation": "maint1"},
         {"tres-alloc": "cpu=1,mem=1M,node=1,gres/gpu=2,gres/gpu:h100=1,gres/gpu:a100=1"},
     ],
@@ -308,9 +308,87 @@ def test_what_the_core_cannot_judge_is_not_plain(values: dict[str, str]) -> None
     assert not request(**values).plain
 
 
-def test_features_that_are_all_needed_are_plain() -> None:
+def test_features_are_plain_whether_all_are_needed_or_some() -> None:
     assert request(feature="ib&nvme").features == {"ib", "nvme"}
     assert request(feature="ib&nvme").plain
+    some = request(feature="rdma&(ib|roce)")
+    assert (some.features, some.any_features, some.plain) == (
+        {"rdma"},
+        {frozenset({"ib"}), frozenset({"roce"})},
+        True,
+    )
+
+
+def test_how_many_nodes_it_may_have_at_most() -> None:
+    """`-N2-4 --gpus=16`; squeue tells only of the least number, and of `-N2` nothing else."""
+    sixteen = "cpu=2,mem=8000M,node=2,gres/gpu=16,gres/gpu:h100=16"
+    for comment, most in (
+        ("", 0),
+        ("[slurm-gov nodes=2-4]", 4),
+        ("[slurm-gov nodes=2]", 2),
+        ("[slurm-gov nodes=3]", 0),
+    ):
+        asked = request(sixteen, tres_per_node="N/A", admin_comment=comment)
+        assert (asked.min_nodes, asked.max_nodes, asked.gpus_per_node) == (2, most, 0)
+
+
+def test_tasks_on_each_node_say_how_many_gpus_it_gives() -> None:
+    """`--ntasks-per-node=4 --gpus-per-task=2`, and so many nodes: all of them alike; else it is the most of each."""
+    sixteen = "cpu=8,mem=8000M,node=2,gres/gpu=16,gres/gpu:h100=16"
+    asked = {"tres_per_node": "N/A", "tres_per_task": "gres:gpu:h100:2"}
+    alike = request(sixteen, ntpernode="4", admin_comment="[slurm-gov nodes=2]", **asked)
+    assert (alike.gpus_per_node, alike.max_nodes, alike.most_per_node) == (8, 0, 0)
+    most = request(sixteen, ntpernode="4", **asked)
+    assert (most.gpus_per_node, most.max_nodes, most.most_per_node, most.gpus_per_task) == (0, 0, 8, 2)
+    for nothing in ("0", "N/A"):
+        assert request(sixteen, ntpernode=nothing, **asked).most_per_node == 0
+
+
+HET = [
+    WAITING | {"hetjobid": "17", "hetjoboffset": "0", "tres-alloc": "cpu=8,mem=1G,node=1", "tres-per-node": "N/A"},
+    WAITING | {"jobid": "18", "arrayjobid": "18", "hetjobid": "17", "hetjoboffset": "1", "partition": "gpu,old"},
+    WAITING | {"jobid": "19", "arrayjobid": "19", "hetjobid": "17", "hetjoboffset": "2", "feature": "ib"},
+]
+
+
+def test_the_first_component_of_a_het_job_has_all_of_it() -> None:
+    for rows in (HET, HET[::-1]):
+        first, *parts = sorted(read.waiting(rows, {18: frozenset({"n9"})}), key=lambda job: job.id)
+        assert [(one.partitions, one.request.gpus) for one in first.others] == [
+            (("gpu", "old"), {H100: 16}),
+            (("gpu",), {H100: 16}),
+        ]
+        assert (first.others[0].request.excluded_nodes, first.others[1].request.features) == ({"n9"}, {"ib"})
+        assert (first.request.plain, first.part_of) == (True, 0)
+        assert [(one.display_id, one.part_of, one.others) for one in parts] == [("17+1", 17, ()), ("17+2", 17, ())]
+
+
+def test_what_holds_a_component_holds_a_het_job() -> None:
+    first, *_ = read.waiting([HET[0], HET[1] | {"reason": "Licenses"}], {})
+    assert first.held_back == "it waits for a licence"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [HET[1:], [HET[0], HET[1] | {"account": "other"}], [HET[0] | {"statecompact": "R"}, HET[1]]],
+    ids=["the first is gone", "two accounts", "the first runs"],
+)
+def test_components_that_are_no_whole_stand_for_themselves(rows: list[dict[str, str]]) -> None:
+    for job in read.waiting(rows, {}):
+        assert (job.others, job.part_of, job.request.plain) == ((), 0, False)
+
+
+def test_a_het_job_of_which_a_component_has_changed_is_another_record() -> None:
+    known = Unchanged()
+
+    def looked_at(rows: list[dict[str, str]]) -> WaitingJob:
+        first, *_ = read.waiting(rows, {}, unchanged=known)
+        known.looked()
+        return first
+
+    first = looked_at(HET)
+    assert looked_at(HET) is first
+    assert looked_at([*HET[:2], HET[2] | {"feature": "eth"}]) is not first
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from slurm_gov.core.policy import frozen
-from slurm_gov.core.room import Room
+from slurm_gov.core.room import Room, easier
 from slurm_gov.core.snapshot import Held, Node, Request
 
 H100 = "gres/gpu:h100"
@@ -40,6 +40,42 @@ def test_the_fullest_node_that_fits() -> None:
     assert placed(room, equal(each=5)) == {"n1": 5}
     assert placed(room, equal(2, 5)) is None
     assert placed(room, equal(2, 4)) == {"n1": 4, "n2": 4}
+
+
+def test_on_no_more_nodes_than_it_may_have() -> None:
+    room = Room([node(f"n{number}") for number in range(1, 5)])
+    room.take([Held(f"n{number}", {H100: number}, 0, 0) for number in range(1, 5)])  # 7, 6, 5 and 4 are free
+    assert placed(room, spread(14)) == {"n1": 7, "n2": 6, "n3": 1}
+    assert placed(room, spread(13, max_nodes=2)) == {"n1": 7, "n2": 6}
+    assert placed(room, spread(14, max_nodes=2)) is None
+    assert placed(room, spread(12, max_nodes=2, required_nodes=frozenset({"n3"}))) == {"n3": 5, "n1": 7}
+    assert placed(room, spread(13, max_nodes=2, required_nodes=frozenset({"n3"}))) is None
+
+
+def test_the_fewest_nodes_where_cpus_are_scarce() -> None:
+    """The node with the most free GPUs has CPUs for one of them only."""
+    room = Room([node("n1"), node("n2"), node("n3")])
+    room.take([Held("n1", {}, 63, 0), Held("n2", {H100: 1}, 0, 0), Held("n3", {H100: 1}, 0, 0)])
+    assert placed(room, spread(14, cpus=14)) == {"n1": 1, "n2": 7, "n3": 6}
+    assert placed(room, spread(14, cpus=14, max_nodes=2)) == {"n2": 7, "n3": 7}
+
+
+def test_no_more_on_a_node_than_its_tasks_there_may_have() -> None:
+    room = Room(TWO)
+    assert placed(room, spread(8, most_per_node=4)) == {"n1": 4, "n2": 4}
+    assert placed(room, spread(9, most_per_node=4)) is None
+    assert placed(room, spread(4, most_per_node=6, gpus_per_task=4)) == {"n1": 4}
+
+
+def test_nodes_of_which_some_feature_will_do() -> None:
+    room = Room([node("n1", features=frozenset("ac")), node("n2", features=frozenset("b")), node("n3")])
+    either = frozenset({frozenset("a"), frozenset("b")})
+    assert placed(room, equal(2, any_features=either)) == {"n1": 8, "n2": 8}
+    assert placed(room, equal(3, any_features=either)) is None
+    assert placed(room, equal(1, any_features=either, features=frozenset("c"))) == {"n1": 8}
+    assert placed(room, equal(2, any_features=either, features=frozenset("c"))) is None
+    assert not easier(equal(any_features=either), equal(2))
+    assert easier(equal(any_features=either), equal(2, any_features=either))
 
 
 @pytest.mark.parametrize(

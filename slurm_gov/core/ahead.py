@@ -12,37 +12,38 @@ from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
-from slurm_gov.core.demand import Want
+from slurm_gov.core.demand import Form, Want
 from slurm_gov.core.memory import Holdings
-from slurm_gov.core.policy import Policy, Resource, Team
+from slurm_gov.core.policy import Policy, Resource
 from slurm_gov.core.queue import Batch, Queue, Wish
 from slurm_gov.core.shares import Amounts, Holder
 from slurm_gov.core.victims import Victim
 
-MOST_BEHIND = 100
+MOST_BEHIND = 1000
 """So many jobs of a team at most are made to wait behind one. Each of them costs Slurm an update now and then, and
 Slurm would start the next in line if some of them stayed.
 """
-MOST_IN_ALL = 500
+MOST_IN_ALL = 2000
 """So many in all teams together."""
 
 
 class Ahead(NamedTuple):
     """A waiting job that later jobs of its team and pool must not get in the way of: its place, id, what it
-    counts for, since when it waits, and whether it waits for its team's own quota.
+    counts for, since when it waits, and, if it waits for the team's own jobs to leave, what its team may have now.
     """
 
     place: tuple[int, int]
     job: int
     amounts: Amounts
     submit: float
-    for_quota: bool = False
+    room: Amounts | None = None
 
 
 def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> dict[tuple[str, str], Ahead]:
-    """In each team and pool, the first job that has waited longer than ``protect_after`` for the team's own quota,
-    which other jobs of the team hold, and that is larger than any of them: no later one is to take what they leave
-    before it. None whose nodes are away: that may be for days.
+    """In each team and pool, the first job that has waited longer than ``protect_after`` for what other jobs of the
+    team hold, and that is larger than any of them: no later one is to take what they leave before it. It is within
+    the quota; or it is larger, and without them its team might have as much as things are now. None whose nodes are
+    away: that may be for days.
     """
     heads: dict[tuple[str, str], Ahead] = {}
     if policy.protect_after is None:
@@ -50,13 +51,52 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
     since = now - policy.protect_after
     for team, batches in queue.of_team.items():
         large = _large(queue, held, team)
-        for batch in batches.values() if large else ():
+        old = [batch for batch in batches.values() if batch.oldest <= since]
+        larger = _beyond_quota(held, team, {batch.want for batch in old if batch.want not in large}) if old else {}
+        for batch in old:
             head = heads.get((team, batch.pool))
-            if batch.oldest <= since and batch.want in large and (head is None or batch.place < head.place):
+            room = larger.get(batch.want)
+            if batch.want in large:
+                holder = held.shares.holder(team)
+                room = {r: holder.quota(r).nominal - holder.usage.get(r, 0) for r in batch.amounts}
+            if room is not None and (head is None or batch.place < head.place):
                 wish = next((one for one in batch.wishes if one.job.submit <= since), None)
-                if wish is not None and (head is None or wish.place < head.place) and held.could_run(batch.form):
-                    heads[team, batch.pool] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, True)
+                if wish is None or (head is not None and wish.place > head.place):
+                    continue
+                if held.could_run(batch.form) and (batch.want in large or _fits_alone(held, team, batch.form)):
+                    heads[team, batch.pool] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, room)
     return heads
+
+
+def _beyond_quota(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amounts]:
+    """Those that are more than the team's quota, and than any of its jobs holds, and that it could have now if its own
+    jobs had left, with what it could have as it is. If others borrow what these would leave, it waits for those.
+    """
+    holder = held.shares.holder(team)
+    wants = [want for want in wants if any(n > holder.quota(r).nominal for r, n in want.amounts.items())]
+    if not wants:
+        return {}
+    shares, largest = held.shares, held.largest(team)
+    resources = {resource for want in wants for resource in want.amounts}
+    now = {resource: shares.available(team, resource) for resource in resources}
+    with shares.trial():
+        shares.remove(team, dict(holder.usage))
+        alone = {r: max(shares.available(team, r), holder.quota(r).nominal) for r in resources}
+    return {
+        want: now
+        for want in wants
+        if all(n <= alone[r] for r, n in want.amounts.items())
+        and any(n > largest.get(r, 0) for r, n in want.amounts.items())
+    }
+
+
+def _fits_alone(held: Holdings, team: str, form: Form) -> bool:
+    """Whether there would be nodes for it if its team's own jobs had left."""
+    with held.later.trial():
+        for one in held.of_team[team].values():
+            if not one.ending:
+                held.later.give(one.job.held)
+        return form.fits(held.later)
 
 
 def _large(queue: Queue, held: Holdings, team: str) -> set[Want]:
@@ -82,13 +122,13 @@ def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:
     return large
 
 
-def _earliest(team: Team, amounts: Amounts, running: Collection[Victim]) -> float:
-    """When the team's jobs, at their time limits, will have left room in its quota for these amounts; 0 if nobody can
-    say, since one of them has no limit.
+def _earliest(room: Amounts, amounts: Amounts, running: Collection[Victim]) -> float:
+    """When the team's jobs, at their time limits, will have left room for these amounts beside what there is now; 0 if
+    nobody can say, since one of them has no limit.
     """
-    left = {r: n - (team.quotas[r].nominal if r in team.quotas else 0) for r, n in amounts.items()}
-    left = {r: n + sum(one.use.get(r, 0) for one in running if not one.ending) for r, n in left.items()}
-    ends = [(one.job.start + one.job.time_limit if one.job.time_limit else inf, one.job.id, one) for one in running]
+    left = {resource: amount - room[resource] for resource, amount in amounts.items()}
+    stays = [one for one in running if not one.ending]
+    ends = [(one.job.start + one.job.time_limit if one.job.time_limit else inf, one.job.id, one) for one in stays]
     for end, _, one in sorted(ends, key=lambda each: each[:2]):
         left = {resource: amount - one.use.get(resource, 0) for resource, amount in left.items()}
         if all(amount <= 0 for amount in left.values()):
@@ -98,7 +138,6 @@ def _earliest(team: Team, amounts: Amounts, running: Collection[Victim]) -> floa
 
 def behind(
     now: float,
-    team: Team,
     batches: Collection[Batch],
     running: Collection[Victim],
     promised: Iterable[Ahead],
@@ -128,7 +167,7 @@ def behind(
             if len(later) + len(batch.wishes) - begin > MOST_BEHIND:
                 return {}
             later += batch.wishes[begin:]
-    start = _earliest(team, first.amounts, running) if first.for_quota else 0.0
+    start = _earliest(first.room, first.amounts, running) if first.room is not None else 0.0
     later = [wish for wish in later if _runs_into(wish, now, start)]
     return {wish.job.id: first.job for wish in sorted(later, key=_place)}
 

@@ -690,8 +690,8 @@ class _Cycle:
             leaves = {one.name: self.leaves.get((team, one.name), 0) for one in pools}
             promised, head = self.promised.get((team, pool), ()), self.protected.get((team, pool))
             batches = [one for one in self.queue.of_team.get(team, {}).values() if one.pool == pool]
-            theirs = self.policy.teams[team], batches, self.holdings.of_team[team].values()
-            more = ahead.behind(self.snapshot.now, *theirs, promised, head, free, leaves)
+            running = self.holdings.of_team[team].values()
+            more = ahead.behind(self.snapshot.now, batches, running, promised, head, free, leaves)
             if len(found) + len(more) > ahead.MOST_IN_ALL:
                 break
             found |= more

@@ -48,7 +48,7 @@ def test_what_a_component_could_have_is_lent_while_another_finds_no_nodes() -> N
     jobs = [running(9, "product", "n1"), *het(1, "research", nodes(2), far), waiting(5, "product", 3)]
     found = plan(policy(team("research", 24), team("product", 8)), snapshot(here, *jobs))
     assert reasons(found) == {1: Reason.WAITS_FOR_NODES, 2: Reason.WAITS_FOR_NODES, 5: Reason.STARTS_NOW}
-    assert "no room for 2 nodes with 8 h100 each and 1 node with 8 h100" in found.decisions[0].why
+    assert "no room for 1 node with 8 h100 and 2 nodes with 8 h100 each" in found.decisions[0].why
 
 
 def test_an_owner_takes_back_what_all_components_need() -> None:

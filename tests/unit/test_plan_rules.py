@@ -394,11 +394,14 @@ def test_as_many_leave_as_its_teams_limit_asks_for() -> None:
 # -- protection --------------------------------------------------------------------------------------------
 
 
-def protected(borrow: int | None, waited: float) -> Reason:
-    """What is decided of a job that would overtake one that asks for 16 GPUs and has waited; 8 may be borrowed."""
+def protected(borrow: int | None, waited: float, others: int = 0) -> Reason:
+    """What is decided of a job that would overtake one that asks for 16 GPUs and has waited; 8 may be borrowed, if
+    others of another team have not taken them.
+    """
     rules = policy(team("ant", 8, borrow=borrow), team("absent", 24, lend=8), protect_after=60.0)
     ahead = replace(waiting(11, "ant", 2, priority=2000), submit=NOW - waited)
-    decided = plan(rules, snapshot(4, running(1, "ant", "n1"), ahead, waiting(12, "ant", priority=1000)))
+    held = [running(1, "ant", "n1", gpus=4), *(running(2, "absent", f"n{one}") for one in range(2, 2 + others))]
+    decided = plan(rules, snapshot(4, *held, ahead, waiting(12, "ant", gpus=4, priority=1000)))
     assert decision(decided, 11).reason in (Reason.NOTHING_TO_BORROW, Reason.TEAM_AT_LIMIT)
     return decision(decided, 12).reason
 
@@ -411,8 +414,12 @@ def test_who_has_not_waited_long_is() -> None:
     assert protected(borrow=None, waited=59) is Reason.STARTS_NOW
 
 
-def test_who_could_never_borrow_so_much_is_overtaken_however_long_it_waited() -> None:
-    assert protected(borrow=8, waited=61) is Reason.STARTS_NOW
+def test_who_could_borrow_so_much_only_if_its_own_team_left_is_not_overtaken() -> None:
+    assert protected(borrow=8, waited=61) is Reason.TEAM_AT_LIMIT
+
+
+def test_who_waits_for_other_teams_is_overtaken_however_long_it_waited() -> None:
+    assert protected(borrow=8, waited=61, others=3) is Reason.STARTS_NOW
 
 
 # -- pools -------------------------------------------------------------------------------------------------

@@ -69,8 +69,8 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
 
 
 def _beyond_quota(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amounts]:
-    """Those that are more than the team's quota, and than any of its jobs holds, and that it could have now if its own
-    jobs had left, with what it could have as it is. If others borrow what these would leave, it waits for those.
+    """Those that are more than the team's quota, and than any of its jobs holds, and that it could have now if its
+    own jobs had left, with what it could have as it is. If others borrow what these would leave, it waits for those.
     """
     holder = held.shares.holder(team)
     wants = [want for want in wants if any(n > holder.quota(r).nominal for r, n in want.amounts.items())]
@@ -123,8 +123,8 @@ def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:
 
 
 def _earliest(room: Amounts, amounts: Amounts, running: Collection[Victim]) -> float:
-    """When the team's jobs, at their time limits, will have left room for these amounts beside what there is now; 0 if
-    nobody can say, since one of them has no limit.
+    """When the team's jobs, at their time limits, will have left room for these amounts beside what there is now; 0
+    if nobody can say, since one of them has no limit.
     """
     left = {resource: amount - room[resource] for resource, amount in amounts.items()}
     stays = [one for one in running if not one.ending]

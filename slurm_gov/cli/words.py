@@ -24,6 +24,7 @@ REASON_STYLE = {
     Reason.STARTS_NOW: "green",
     Reason.RECLAIMING: "green",
     Reason.PREEMPTING_WITHIN_TEAM: "green",
+    Reason.NOT_STARTED: "red",
     Reason.CAN_NEVER_RUN: "red",
     Reason.NOT_READY: "dim",
     Reason.NO_TEAM: "dim",

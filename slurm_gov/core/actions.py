@@ -11,7 +11,7 @@ from math import ceil
 from slurm_gov.core.decision import Plan, Preempt, Reason
 from slurm_gov.core.owed import unpaid
 from slurm_gov.core.policy import Policy
-from slurm_gov.core.snapshot import Behind, FaultMark, Mark, RunningJob, Snapshot, WaitingJob
+from slurm_gov.core.snapshot import Behind, FaultMark, Mark, RunningJob, Snapshot, Unstarted, WaitingJob
 
 WAIT_ON = 60.0
 """Seconds for which a requeued job is kept waiting at a time, as long as the one it left for has not started."""
@@ -48,7 +48,8 @@ class Actions:
     ``requeue_ended``: jobs that our signal stopped. ``nudge``: a waiting job that a raised cap lets start.
     ``release``: requeued jobs and the seconds after which they may start. ``wait_on``: requeued jobs that are to wait
     longer, with the note to make on them. ``step_back``: waiting jobs that are to wait behind another of their team,
-    and the note for them. ``let_go``: those that need not any more. ``missing``: teams that have no account in Slurm.
+    and the note for them. ``let_go``: those that need not any more. ``unstarted``: waiting jobs that Slurm does not
+    start, and the note for them. ``missing``: teams that have no account in Slurm.
     """
 
     lower: Mapping[str, Mapping[str, int]]
@@ -65,6 +66,7 @@ class Actions:
     let_go: tuple[WaitingJob, ...]
     missing: tuple[str, ...]
     next_deadline: float | None
+    unstarted: tuple[tuple[WaitingJob, Unstarted], ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -80,6 +82,7 @@ class Actions:
             or self.wait_on
             or self.step_back
             or self.let_go
+            or self.unstarted
         )
 
 
@@ -199,7 +202,9 @@ def _behind(snapshot: Snapshot, plan: Plan) -> tuple[tuple[tuple[WaitingJob, Beh
 
 
 _PROMISED = frozenset({Reason.STARTS_NOW, Reason.RECLAIMING, Reason.PREEMPTING_WITHIN_TEAM, Reason.WAITS_FOR_NODES})
-_WILL_NOT_START = frozenset({Reason.NOT_READY, Reason.CAN_NEVER_RUN, Reason.NO_TEAM, Reason.NO_POOL})
+_WILL_NOT_START = frozenset(
+    {Reason.NOT_STARTED, Reason.NOT_READY, Reason.CAN_NEVER_RUN, Reason.NO_TEAM, Reason.NO_POOL}
+)
 
 
 def _waits_for_us(job: WaitingJob, mark: Mark) -> bool:

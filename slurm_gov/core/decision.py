@@ -21,6 +21,7 @@ class Reason(StrEnum):
     TEAM_AT_LIMIT = "team_at_limit"
     NOTHING_TO_BORROW = "nothing_to_borrow"
     BORROW_DOES_NOT_FIT = "borrow_does_not_fit"
+    NOT_STARTED = "not_started"
     CAN_NEVER_RUN = "can_never_run"
     NOT_READY = "not_ready"
     NO_TEAM = "no_team"

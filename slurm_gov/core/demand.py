@@ -127,7 +127,8 @@ class Want:
 @dataclass(frozen=True, slots=True, eq=False)
 class Kind:
     """Waiting jobs that are the same to policy and nodes. If they are demand, they have a ``want`` and a ``form``;
-    else ``no_demand`` says why they are none. ``priority`` is the weight of their class.
+    else ``no_demand`` says why they are none. ``priority`` is the weight of their class. ``comes_last``: Slurm has
+    not started them where there seemed to be room; ``takes_nobody``: nobody is to leave for them.
     """
 
     team: str | None
@@ -136,6 +137,8 @@ class Kind:
     want: Want | None = None
     form: Form | None = None
     no_demand: tuple[Reason, str] | None = None
+    comes_last: bool = False
+    takes_nobody: bool = False
 
 
 class Kinds:
@@ -176,7 +179,16 @@ class Kinds:
     def of(self, job: WaitingJob) -> Kind:
         """What a waiting job is to policy and nodes."""
         others = tuple([(one.partitions, one.request.shape) for one in job.others]) if job.others else ()
-        key = (job.account, job.partitions, job.qos, job.request.shape, others, bool(job.part_of))
+        key = (
+            job.account,
+            job.partitions,
+            job.qos,
+            job.request.shape,
+            others,
+            bool(job.part_of),
+            job.comes_last,
+            job.takes_nobody,
+        )
         kind = self._kinds.get(key)
         if kind is None:
             kind = self._kinds[key] = self._find(job, key[3], others)
@@ -204,7 +216,15 @@ class Kinds:
         want, never = self._asks[asks]
         if never is not None:
             return Kind(team, pool, priority, no_demand=(Reason.CAN_NEVER_RUN, never))
-        return Kind(team, pool, priority, want, form)
+        return Kind(
+            team,
+            pool,
+            priority,
+            want,
+            form,
+            comes_last=job.comes_last,
+            takes_nobody=job.takes_nobody or not form.plain,
+        )
 
     def _whole_form(self, job: WaitingJob) -> tuple[Form | None, str]:
         """What a job asks of the nodes, with the other components of a het job, or why there is nothing. Of those,

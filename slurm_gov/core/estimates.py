@@ -80,6 +80,8 @@ class Estimates:
             self._known[id] = Estimate(begin if coming else None, why)
         elif kind.want is None:
             self._known[id] = Estimate(None, decided.why)
+        elif decided.reason is Reason.NOT_STARTED:
+            self._known[id] = Estimate(None, "Slurm does not start it, and does not say what it waits for")
         else:
             self._make_ready()
             self._play(kind)
@@ -146,7 +148,7 @@ class Estimates:
             for decided in self._lines[like.team, like.pool]:
                 job, first = self._jobs[decided.job], True
                 kind = self._kinds.of(job)
-                if kind.want is None or decided.reason is Reason.NOT_READY:
+                if kind.want is None or decided.reason in (Reason.NOT_READY, Reason.NOT_STARTED):
                     continue
                 for _ in range(job.tasks - (decided.reason in STARTING)):
                     while not self._fits(kind):

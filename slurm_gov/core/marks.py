@@ -7,6 +7,7 @@ A note stands in brackets, so that what an administrator wrote beside it stays::
     [slurm-gov signal=B:USR1]
     [slurm-gov nodes=2-4]
     [slurm-gov behind=4711 until=1795446081]
+    [slurm-gov unstarted since=1795446021 until=1795446621 asked=5d41402a reason=Resources]
     [slurm-gov fault node=n3 at=1795445991.0 run=1795440000 count=1 waited=300 until=0.0 settled=0 avoids=-: why]
 
 The second names the earlier preemptions, when and for which job, when the first has become another's. Only operators
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import re
 
-from slurm_gov.core.snapshot import Behind, FaultMark, Mark, Preempted
+from slurm_gov.core.snapshot import Behind, FaultMark, Mark, Preempted, Unstarted
 
 PLACE = "slurm-gov-place-"
 """How the names of our reservations begin that keep a requeued job's nodes for it; its job id follows."""
@@ -32,6 +33,10 @@ REMEMBERED = 20
 _SIGNAL = re.compile(r"\[slurm-gov signal=(?P<signal>(?:B:)?[A-Z0-9+]+)\]")
 _NODES = re.compile(r"\[slurm-gov nodes=(?P<least>\d+)(?:-(?P<most>\d+))?\]")
 _BEHIND = re.compile(r"\[slurm-gov behind=(?P<job>\d+) until=(?P<until>\d+)\]")
+_UNSTARTED = re.compile(
+    r"\[slurm-gov unstarted since=(?P<since>\d+) until=(?P<until>\d+) asked=(?P<asked>[0-9a-f]{8}) "
+    r"reason=(?P<reason>\w+)\]"
+)
 _FAULT = re.compile(
     r"\[slurm-gov fault node=(?P<node>[^\s\]:]+) at=(?P<at>\d+(?:\.\d+)?) run=(?P<run>\d+) count=(?P<count>\d+) "
     r"waited=(?P<waited>\d+) until=(?P<until>\d+(?:\.\d+)?) settled=(?P<settled>[01]) "
@@ -137,6 +142,20 @@ def write_behind(comment: str, behind: Behind | None) -> str:
     """The AdminComment with this noted, or with nothing of the kind; other text is kept."""
     rest = _without(_BEHIND, comment)
     return rest if behind is None else f"{rest} [slurm-gov behind={behind.job} until={behind.until:.0f}]".strip()
+
+
+def read_unstarted(comment: str) -> Unstarted | None:
+    """That Slurm has not started it where there seemed to be room, if that is noted."""
+    found = _UNSTARTED.search(comment)
+    return Unstarted(float(found["since"]), float(found["until"]), found["asked"], found["reason"]) if found else None
+
+
+def write_unstarted(comment: str, note: Unstarted) -> str:
+    """The AdminComment with this noted instead of an earlier one; other text is kept."""
+    said = (
+        f"[slurm-gov unstarted since={note.since:.0f} until={note.until:.0f} asked={note.asked} reason={note.reason}]"
+    )
+    return f"{_without(_UNSTARTED, comment)} {said}".strip()
 
 
 def write_signal(comment: str, signal: str) -> str:

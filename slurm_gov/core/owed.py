@@ -11,7 +11,8 @@ MARGIN = 1.0
 
 
 def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
-    """The marks whose beneficiary still waits for what was given up for it.
+    """The marks whose beneficiary still waits for what was given up for it. One that Slurm does not start, whatever
+    there is for it, is waited for no longer.
 
     One that was requeued meanwhile has had its place. An array is one record for as long as any of its tasks waits,
     and others must not wait behind all of them: each task that has started since settles one mark, the oldest first.
@@ -30,7 +31,7 @@ def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
     found = []
     for mark in sorted(marks, key=lambda mark: mark.since):
         job = waits.get(mark.beneficiary)
-        if job is None or mark.since < job.submit - MARGIN:
+        if job is None or job.comes_last or mark.since < job.submit - MARGIN:
             continue
         starts = started.get(_array(job.display_id), [])
         while starts and starts[0] <= mark.since + MARGIN:

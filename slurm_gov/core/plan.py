@@ -131,6 +131,7 @@ class _Cycle:
             if not batch.done and not self._waits_behind(batch):
                 self._serve_owed(batch)
         self._serve_borrowers()
+        self._serve_last()
         will_have = caps(self.policy, self.snapshot, self.ground, self._will_hold)
         behind = self._behind(will_have)
         preempted = {one.job for one in self.preempt}
@@ -292,7 +293,7 @@ class _Cycle:
     def _victims(self, batch: Batch) -> _Chosen | None:
         """Whose going would let this job start: on the nodes and, beyond its quota, under all limits."""
         kind, amounts = batch.kind, batch.amounts
-        if not batch.form.plain:
+        if kind.takes_nobody:
             return None
         fair = self.policy.rebalance is not Rebalance.NEVER
         take_own = not self._an_easier_one_waits(batch)
@@ -528,6 +529,21 @@ class _Cycle:
             figures.append(self._who_leaves(held))
         self._start(batch, held, (Reason.WAITS_FOR_NODES, why, tuple(figures)))
 
+    def _serve_last(self) -> None:
+        """Those that Slurm has not started where there seemed to be room: what nobody else takes is theirs."""
+        for batch in self.queue.last_in_line():
+            while not batch.done:
+                within, held = self._within(batch), self._place_now(batch.form)
+                if held is not None and (within or (self._allowed(batch) and self._allowed_now(batch))):
+                    why = "{} {}; there seems to be room that nobody else takes, but Slurm did not start it before"
+                    figures = "within" if within else "beyond", self._quota_use(batch)
+                    self._start(batch, held, (Reason.STARTS_NOW, why, figures))
+                else:
+                    why = (
+                        "Slurm did not start it where there seemed to be room for {}: nothing is kept for it for now"
+                    )
+                    self._fail(batch, (Reason.NOT_STARTED, why, (batch.form,)))
+
     def _next(self, heads: Heads) -> Batch | None:
         """The batch of the next job that may be able to start. Of those ahead of which can be told at a glance that
         they cannot, whoever else is served before them, it is said why.
@@ -597,7 +613,7 @@ class _Cycle:
 
     def _may_have_victims(self, batch: Batch) -> bool:
         """Whether it is worth looking for victims for a job beyond its team's quota."""
-        if not batch.form.plain:
+        if batch.kind.takes_nobody:
             return False
         if self._own_that_may_leave(batch) and not self._an_easier_one_waits(batch):
             return True

@@ -234,12 +234,14 @@ class Queue:
     """``line`` is everybody, in Slurm's order; ``of_team`` each team's demand, and ``heads`` the same in line;
     ``tasks`` how many jobs count for the same, by team, where each task of an array is one; ``asked`` is what they
     ask for of each resource, by team, and how many they are; ``least`` is what each of a team's asks for at least.
-    ``marked`` are those that a mark says have left for others.
+    ``marked`` are those that a mark says have left for others. ``last`` are each team's jobs that come after all
+    others: they are asked for, and in none of the rest.
     """
 
     def __init__(self, kinds: Kinds) -> None:
         self.line: list[WaitingJob] = []
         self.of_team: dict[str, dict[Kind, Batch]] = {}
+        self.last: dict[str, dict[Kind, Batch]] = {}
         self.heads: dict[str, Heads] = {}
         self.tasks: dict[str, dict[Want, int]] = {}
         self.asked: dict[str, dict[Resource, tuple[int, int]]] = {}
@@ -255,14 +257,18 @@ class Queue:
         self._whole: dict[int, Wish] = {}  # het jobs by id
 
     def batches(self) -> Iterator[Batch]:
-        """All of them."""
+        """All but those that come last."""
         for of_team in self.of_team.values():
             yield from of_team.values()
+
+    def last_in_line(self) -> list[Batch]:
+        """Those that come last, in Slurm's order."""
+        return sorted([batch for of_team in self.last.values() for batch in of_team.values()], key=_place)
 
     def decisions(self) -> Decisions:
         """What was decided of everybody."""
         verdicts = list(self._apart.values())
-        for of_team in self.of_team.values():
+        for of_team in (*self.of_team.values(), *self.last.values()):
             for batch in of_team.values():
                 if batch.begun:
                     verdicts += batch.tell_each()
@@ -278,7 +284,7 @@ class Queue:
 
     def become(self, waiting: Collection[WaitingJob]) -> None:
         """Hold these and no others, nothing done about any of them yet."""
-        for batch in self.batches():
+        for batch in (*self.batches(), *self.last_in_line()):
             batch.done = False
             if batch.begun:
                 batch.begin()
@@ -319,15 +325,19 @@ class Queue:
             if batch.wishes:
                 batch.changed()
             else:
-                del self.of_team[batch.team][batch.kind]
+                del self._store(batch.kind)[batch.team][batch.kind]
         for team in {batch.team for batch in changed}:
             self._sum_up(team)
 
+    def _store(self, kind: Kind) -> dict[str, dict[Kind, Batch]]:
+        return self.last if kind.comes_last else self.of_team
+
     def _batch(self, kind: Kind) -> Batch:
         assert kind.want
-        of_team = self.of_team.get(kind.want.team)
+        store = self._store(kind)
+        of_team = store.get(kind.want.team)
         if of_team is None:
-            of_team = self.of_team[kind.want.team] = {}
+            of_team = store[kind.want.team] = {}
         batch = of_team.get(kind)
         if batch is None:
             assert kind.form
@@ -341,20 +351,26 @@ class Queue:
         """How many jobs of a team there are now, and what they ask for."""
         tasks: dict[Want, int] = {}
         asked: dict[Resource, tuple[int, int]] = {}
-        for batch in self.of_team[team].values():
+        for batch in self.of_team.get(team, {}).values():
             tasks[batch.want] = tasks.get(batch.want, 0) + batch.tasks
         self.tasks[team], self.asked[team] = tasks, asked
         least: Amounts | None = None
-        for want, count in tasks.items():
-            mine = want.amounts
-            for resource, amount in mine.items():
+        last = [(batch.want, batch.tasks) for batch in self.last.get(team, {}).values()]
+        for want, count in (*tasks.items(), *last):
+            for resource, amount in want.amounts.items():
                 amounts, jobs = asked.get(resource, (0, 0))
                 asked[resource] = amounts + amount * count, jobs + count
+        for want in tasks:
+            mine = want.amounts
             least = mine if least is None else {r: min(n, mine[r]) for r, n in least.items() if r in mine}
         self.least[team] = least or {}
-        self.heads[team] = in_line(self.of_team[team].values())
-        if not tasks:
-            del self.of_team[team], self.heads[team]
+        if tasks:
+            self.heads[team] = in_line(self.of_team[team].values())
+        else:
+            self.of_team.pop(team, None)
+            self.heads.pop(team, None)
+        if not last:
+            self.last.pop(team, None)
 
     def _replace(self, gone: list[Wish], came: list[Wish]) -> None:
         """Have these no more in the line, and those: most of it is not even looked at. It is a new one each time,

@@ -102,6 +102,19 @@ class Behind:
     until: float
 
 
+@dataclass(frozen=True, slots=True)
+class Unstarted:
+    """Our note on a waiting job (in its AdminComment): that Slurm has not started it where there seemed to be room,
+    so that nothing is kept for it from ``since`` to ``until``. ``asked`` is what it asked for then, in short, and
+    ``reason`` Slurm's.
+    """
+
+    since: float
+    until: float
+    asked: str
+    reason: str
+
+
 class RunState(StrEnum):
     """What a job that holds nodes is doing."""
 
@@ -214,7 +227,9 @@ class WaitingJob:
     no demand now (dependency, begin time, hold...), or is empty; ``begin`` is its earliest start, if set, and
     ``expected`` when Slurm thinks that it will start, where Slurm has thought about it. ``behind``: that its begin
     time is our doing; it is demand all the same. ``others`` are the other components of a het job, which start
-    together with it: they are records too, and name this one (``part_of``).
+    together with it: they are records too, and name this one (``part_of``). ``unstarted``: that Slurm did not start
+    it where there seemed to be room; ``comes_last``: that this is not long ago; ``takes_nobody``: that it found no
+    nodes there, within a day.
     """
 
     id: int
@@ -238,6 +253,9 @@ class WaitingJob:
     behind: Behind | None = None
     others: tuple[Component, ...] = ()
     part_of: int = 0
+    unstarted: Unstarted | None = None
+    comes_last: bool = False
+    takes_nobody: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from slurm_gov.core.actions import WAIT_ON, Actions, Leave
 from slurm_gov.core.policy import Policy
-from slurm_gov.core.snapshot import Behind, Mark, RunningJob, WaitingJob
+from slurm_gov.core.snapshot import Behind, Mark, RunningJob, Unstarted, WaitingJob
 from slurm_gov.daemon.deeds import Deeds
 from slurm_gov.daemon.log import log
 from slurm_gov.slurm.client import SlurmClient, SlurmError, SlurmUnavailable
@@ -42,6 +42,7 @@ async def act(client: SlurmClient, policy: Policy, actions: Actions, now: float,
         *(_release(client, job, delay, done) for job, delay in actions.release),
         *(_wait_on(client, job, mark, done) for job, mark in actions.wait_on),
         *(_let_go(client, job, now, done) for job in actions.let_go),
+        *(_note_unstarted(client, job, note, done) for job, note in actions.unstarted),
     )
     return failures
 
@@ -101,6 +102,11 @@ async def _step_back(client: SlurmClient, job: WaitingJob, behind: Behind, done:
 async def _let_go(client: SlurmClient, job: WaitingJob, now: float, done: Deeds) -> None:
     await client.let_go(job.id, max(0.0, now - job.submit))
     done.let_go(job)
+
+
+async def _note_unstarted(client: SlurmClient, job: WaitingJob, note: Unstarted, done: Deeds) -> None:
+    await client.note_unstarted(job.id, note)
+    done.unstarted(job, note)
 
 
 async def _each(*calls: Coroutine[Any, Any, None]) -> int:

@@ -10,7 +10,7 @@ from slurm_gov.core.actions import Leave
 from slurm_gov.core.capacity import pool_use
 from slurm_gov.core.decision import Plan, Reason
 from slurm_gov.core.policy import Policy
-from slurm_gov.core.snapshot import Behind, Mark, RunningJob, Snapshot, WaitingJob
+from slurm_gov.core.snapshot import Behind, Mark, RunningJob, Snapshot, Unstarted, WaitingJob
 from slurm_gov.daemon.log import log
 from slurm_gov.ledger import Event, Kind
 
@@ -138,6 +138,16 @@ class Deeds:
     def let_go(self, job: WaitingJob) -> None:
         """It may start again."""
         log.info("no longer behind", job=job.display_id, account=job.account, behind=job.behind and job.behind.job)
+
+    def unstarted(self, job: WaitingJob, note: Unstarted) -> None:
+        """Slurm has not started a job for which there seemed to be room: nothing is kept for it for a while."""
+        log.warning(
+            "Slurm does not start it",
+            job=job.display_id,
+            account=job.account,
+            reason=job.slurm_reason,
+            comes_last_for=f"{note.until - note.since:.0f} s",
+        )
 
     def _of(self, leave: Leave) -> dict[str, Any]:
         preempt = leave.preempt

@@ -17,7 +17,8 @@ from slurm_gov.core.cluster import Cluster
 from slurm_gov.core.decision import News, Plan, Reason
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Mode, Policy
-from slurm_gov.core.snapshot import Snapshot
+from slurm_gov.core.snapshot import Snapshot, Unstarted, WaitingJob
+from slurm_gov.core.unstarted import Patience, noted
 from slurm_gov.daemon.act import act
 from slurm_gov.daemon.admission import Admission
 from slurm_gov.daemon.cycle import Cycle, Watcher
@@ -49,6 +50,8 @@ LONGEST_REST = 10.0
 """Seconds: a look that took as long as Slurm's start must not blind us for a minute and a half."""
 REST = (0.4, 1.0)
 """Seconds between two looks when submissions come one after another: at least and at most."""
+ASK_AGAIN = 10.0
+"""Seconds between two questions when Slurm looked at the jobs that it does not start."""
 USERS_REFRESH = 60.0
 """Seconds between two looks at users and accounts."""
 
@@ -60,6 +63,8 @@ class Governor:
         self.client = client
         self.policy = policy
         self._planner = Planner()
+        self._patience = Patience()
+        self._patience_asked = float("-inf")
         self.interval = interval
         self.watchers: list[Watcher] = []
         self.before: Before | None = None
@@ -170,6 +175,8 @@ class Governor:
             policy = self.policy
             decided = await asyncio.to_thread(self._planner.plan, policy, snapshot)
             todo = actions(policy, snapshot, decided)
+            if not standby and policy.mode is not Mode.OBSERVE:
+                todo = replace(todo, unstarted=await self._unstarted(snapshot, decided))
             decide_took = time.monotonic() - began - self._look_took
             if self._cluster is not None:
                 self._admission.show(make_view(policy, snapshot, self._cluster))
@@ -227,6 +234,14 @@ class Governor:
         counts = f"{len(snapshot.running)} running, {len(snapshot.waiting)} waiting"
         notify(f"STATUS={state}{counts}; cycle took {took:.2f} s")
         return (False, None) if standby else (bool(todo), todo.next_deadline)
+
+    async def _unstarted(self, snapshot: Snapshot, decided: Plan) -> tuple[tuple[WaitingJob, Unstarted], ...]:
+        """The jobs that Slurm does not start although they may. It is asked about those alone, and now and then."""
+        late = self._patience.overdue(snapshot, decided)
+        if not late or time.monotonic() < self._patience_asked + ASK_AGAIN:
+            return ()
+        self._patience_asked = time.monotonic()
+        return tuple(noted(snapshot, late, await self.client.looked_at(late)))
 
     async def _refresh_cluster(self) -> None:
         """Know users and accounts; after the first time in the background, since no reclaim must wait for it."""

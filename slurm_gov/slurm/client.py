@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from slurm_gov.core.cluster import Cluster
-from slurm_gov.core.snapshot import Behind, FaultMark, Mark, Snapshot
+from slurm_gov.core.snapshot import Behind, FaultMark, Mark, Snapshot, Unstarted
 
 
 class SlurmError(Exception):
@@ -98,6 +98,16 @@ class SlurmClient(Protocol):
         """End that, and take the note away. Slurm counts its age anew then: it gets the priority of one that has
         waited for so many seconds.
         """
+        ...
+
+    async def looked_at(self, jobs: Collection[int]) -> dict[int, float]:
+        """When Slurm's schedulers last looked at these waiting jobs (seconds since the epoch); none for one at which
+        they have not, or that waits no longer.
+        """
+        ...
+
+    async def note_unstarted(self, job: int, note: Unstarted) -> None:
+        """Note on a waiting job (in its AdminComment) that Slurm does not start it."""
         ...
 
     async def allow_start(self, job: int, delay: float = 0.0) -> None:

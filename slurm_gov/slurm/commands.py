@@ -12,16 +12,16 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from slurm_gov.core.cluster import Cluster
-from slurm_gov.core.marks import PLACE, write_behind, write_fault, write_mark
+from slurm_gov.core.marks import PLACE, write_behind, write_fault, write_mark, write_unstarted
 from slurm_gov.core.policy import frozen
-from slurm_gov.core.snapshot import Behind, FaultMark, Held, Mark, Node, RunningJob, RunState, Snapshot
+from slurm_gov.core.snapshot import Behind, FaultMark, Held, Mark, Node, RunningJob, RunState, Snapshot, Unstarted
 from slurm_gov.slurm import arrays, nodelay, parse, read
 from slurm_gov.slurm.client import SlurmError, SlurmUnavailable
 from slurm_gov.slurm.permit import Permit, alone
@@ -388,6 +388,21 @@ class CommandClient:
         """Another begin time, and what is to be noted with it."""
         record = f"JobId={self._record(job)}"
         await self._change("scontrol", "update", record, f"AdminComment={comment}", f"StartTime={when}")
+        self._comments[job] = comment
+
+    async def looked_at(self, jobs: Collection[int]) -> dict[int, float]:
+        fields = "jobid", "lastschedeval"
+        try:
+            rows = await self._table("squeue", fields, "-a", "-t", "PD", "-j", ",".join(map(str, sorted(jobs))))
+        except SlurmUnavailable:
+            raise
+        except SlurmError:  # as it says of a single job that is gone
+            return {}
+        return {int(row["jobid"]): at for row in rows if (at := parse.time(row["lastschedeval"])) is not None}
+
+    async def note_unstarted(self, job: int, note: Unstarted) -> None:
+        comment = write_unstarted(self._comments.get(job, ""), note)
+        await self._change("scontrol", "update", f"JobId={self._record(job)}", f"AdminComment={comment}")
         self._comments[job] = comment
 
     async def allow_start(self, job: int, delay: float = 0.0) -> None:

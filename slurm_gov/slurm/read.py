@@ -19,9 +19,11 @@ from slurm_gov.core.marks import (
     read_most_nodes,
     read_preempted,
     read_signal,
+    read_unstarted,
 )
 from slurm_gov.core.policy import frozen
-from slurm_gov.core.snapshot import Component, Held, Node, Request, RunningJob, RunState, WaitingJob
+from slurm_gov.core.snapshot import Component, Held, Node, Request, RunningJob, RunState, Unstarted, WaitingJob
+from slurm_gov.core.unstarted import holds, in_short
 from slurm_gov.slurm import parse
 from slurm_gov.slurm.unchanged import Unchanged, whole
 
@@ -315,7 +317,10 @@ def waiting(
             parts = tuple((part, kept[part["jobid"]]) for part in het.get(row["hetjobid"], ()))
             make = partial(_waiting, row, kept[row["jobid"]], tasks, comment, lack, any_reserved, parts)
             known = tuple((whole(part), nodes) for part, nodes in parts)
-            said = (whole(row), kept[row["jobid"]], tasks, comment, lack, any_reserved, known)
+            note = read_unstarted(comment)
+            noted = holds(note, now)
+            make = partial(make, note=note, noted=noted)
+            said = (whole(row), kept[row["jobid"]], tasks, comment, lack, any_reserved, known, noted)
             jobs.append(unchanged.get(("waiting", row["jobid"]), said, make))
     return tuple(jobs)
 
@@ -423,6 +428,8 @@ def _waiting(
     lack: str,
     any_reserved: bool,
     parts: Sequence[tuple[Row, frozenset[str]]] = (),
+    note: Unstarted | None = None,
+    noted: tuple[bool, bool] = (False, False),
 ) -> WaitingJob:
     others = [one for one in parts if one[0] is not row] if parts and parts[0][0] is row else []
     submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
@@ -440,7 +447,7 @@ def _waiting(
         held_back = _NOT_READY["JobArrayTaskLimit"]
     if not held_back and lack:
         held_back = f"{_NOT_READY['Licenses']} ({lack})"
-    return WaitingJob(
+    job = WaitingJob(
         id=int(row["jobid"]),
         display_id=_display_id(row),
         user=row["username"],
@@ -466,6 +473,10 @@ def _waiting(
         ),
         part_of=int(row["hetjobid"]) if parts and parts[0][0] is not row else 0,
     )
+    if note is None or note.since < submit - 1 or note.asked != in_short(job):
+        return job  # there is none, or it has been started or changed since
+    comes_last, takes_nobody = noted
+    return replace(job, unstarted=note, comes_last=comes_last, takes_nobody=takes_nobody)
 
 
 def _exclusive(row: Row) -> bool:

@@ -240,6 +240,28 @@ def test_those_leave_who_are_where_the_owner_may_go(cluster: Cluster) -> None:
     cluster.sandbox.run(["scontrol", "update", "nodename=n[4,6]", "availablefeatures=", "activefeatures="])
 
 
+def test_what_a_job_could_have_that_slurm_does_not_start_is_lent(cluster: Cluster) -> None:
+    """Two nodes of one kind: one of each is free, which we cannot tell from two of one."""
+    govern(cluster)
+    for node, feature in (("n1", "ib"), ("n[2-8]", "roce")):
+        features = f"availablefeatures={feature}", f"activefeatures={feature}"
+        cluster.sandbox.run(["scontrol", "update", f"nodename={node}", *features])
+    cluster.running(*(cluster.sbatch("product", *ONE_NODE, "-w", f"n{number}") for number in range(2, 8)))
+    alike = cluster.sbatch("product", "-N2", "--gpus-per-node=h100:8", "-C", "[ib|roce]")
+    guest = cluster.sbatch("research", *ONE_NODE, "--priority=1000000")
+    cluster.until(lambda: why(cluster, alike)["job"]["reason"] == "starts_now", "as far as we can tell")
+    cluster.stays(lambda: cluster.states()[guest] == "PD", "two nodes are kept for it", 20)
+    cluster.until(lambda: cluster.states()[guest] == "R", "they are not for ever", 90)
+    assert why(cluster, alike)["job"]["reason"] == "not_started"
+    comment = cluster.sandbox.run(["scontrol", "show", "job", str(alike)]).stdout
+    assert "[slurm-gov unstarted since=" in comment
+    cluster.stays(lambda: cluster.restarts(guest) == 0, "nor does anybody leave for it", 5)
+    # Its user helps himself: it is like any other, and the guest leaves.
+    cluster.sandbox.run(["scontrol", "update", f"jobid={alike}", "features="])
+    cluster.running(alike)
+    cluster.sandbox.run(["scontrol", "update", "nodename=n[1-8]", "availablefeatures=", "activefeatures="])
+
+
 def test_tasks_above_an_arrays_own_limit_are_no_demand(cluster: Cluster) -> None:
     govern(cluster, product="{quota: {h100: 32}, borrow: none}")
     cluster.sbatch("research", *ONE_NODE, "--array=1-6%2")

@@ -71,6 +71,7 @@ def _snapshot(data: dict[str, Any], policy: Policy) -> Snapshot:
                 gpus_per_node=one.get("gpus", 8) if one["nodes"] else 0,
             ),
             held_back=one.get("held", ""),
+            comes_last=one.get("noted", False),
         )
         for number, one in enumerate(data.get("waiting", ()))
     ]

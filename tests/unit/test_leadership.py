@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from slurm_gov.core.snapshot import Behind, Mark
+from slurm_gov.core.snapshot import Behind, Mark, Unstarted
 from slurm_gov.daemon import leadership
 from slurm_gov.daemon.leadership import LENGTH, SPARE, Leadership, Step, decide
 from slurm_gov.daemon.lease import Lease
@@ -279,6 +279,7 @@ CHANGES = {
     "nudge": (1,),
     "wait_on": (1, Mark(2, "product", 3.0, 4.0, 1.0), 5.0),
     "step_back": (1, Behind(2, 5.0)),
+    "note_unstarted": (1, Unstarted(2.0, 5.0, "5d41402a", "Resources")),
     "let_go": (1, 5.0),
     "allow_start": (1,),
 }
@@ -291,7 +292,7 @@ NODE_CHANGES = {
     "reserve": ("x", ["n1"], 60.0),
     "unreserve": ("x",),
 }
-READS = {"snapshot", "nodes", "cluster"}
+READS = {"snapshot", "nodes", "cluster", "looked_at"}
 NODE_READS = {"details", "racks", "reservations"}
 
 

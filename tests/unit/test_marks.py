@@ -14,12 +14,14 @@ from slurm_gov.core.marks import (
     read_most_nodes,
     read_preempted,
     read_signal,
+    read_unstarted,
     write_behind,
     write_mark,
     write_most_nodes,
     write_signal,
+    write_unstarted,
 )
-from slurm_gov.core.snapshot import Behind, Mark, Preempted
+from slurm_gov.core.snapshot import Behind, Mark, Preempted, Unstarted
 
 MARK = Mark(4711, "product", 1795445991.0, 1795446021.5, 1795440000.0, "takes back 8 of h100")
 TEXT = st.text()
@@ -160,6 +162,19 @@ def test_any_signal_beside_any_comment_is_read_again(signal: str, comment: str) 
     written = write_signal(comment, signal)
     assert read_signal(written) == signal
     assert write_signal(written, signal) == written
+
+
+def test_that_slurm_does_not_start_it_is_noted_beside_the_rest() -> None:
+    note = Unstarted(1795446021.0, 1795446621.0, "5d41402a", "Resources")
+    said = write_unstarted(write_signal("text", "B:USR1"), note)
+    assert said == (
+        "text [slurm-gov signal=B:USR1] "
+        "[slurm-gov unstarted since=1795446021 until=1795446621 asked=5d41402a reason=Resources]"
+    )
+    assert (read_unstarted(said), read_unstarted("text")) == (note, None)
+    again = replace(note, until=1795447221.0)
+    assert read_unstarted(write_unstarted(said, again)) == again
+    assert write_unstarted(said, again).count("unstarted") == 1
 
 
 def test_how_many_nodes_it_may_have_is_noted_beside_the_rest() -> None:

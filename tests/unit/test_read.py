@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from clusters import H100
 
 from slurm_gov.core.cluster import User
-from slurm_gov.core.marks import write_behind, write_fault, write_mark, write_signal
-from slurm_gov.core.snapshot import Behind, FaultMark, Held, Mark, Node, RunningJob, RunState, WaitingJob
+from slurm_gov.core.marks import write_behind, write_fault, write_mark, write_signal, write_unstarted
+from slurm_gov.core.snapshot import Behind, FaultMark, Held, Mark, Node, RunningJob, RunState, Unstarted, WaitingJob
+from slurm_gov.core.unstarted import in_short
 from slurm_gov.slurm import read
 from slurm_gov.slurm.commands import JOB_FIELDS
 from slurm_gov.slurm.unchanged import Unchanged
@@ -342,6 +344,24 @@ def test_tasks_on_each_node_say_how_many_gpus_it_gives() -> None:
     assert (most.gpus_per_node, most.max_nodes, most.most_per_node, most.gpus_per_task) == (0, 0, 8, 2)
     for nothing in ("0", "N/A"):
         assert request(sixteen, ntpernode=nothing, **asked).most_per_node == 0
+
+
+def test_that_slurm_did_not_start_it_holds_for_a_while_and_for_the_same_request() -> None:
+    known, bare = Unchanged(), waiting()
+    note = Unstarted(bare.submit + 100, bare.submit + 700, in_short(bare), "Priority")
+
+    def at(after: float, note: Unstarted = note, **values: str) -> tuple[Unstarted | None, bool, bool]:
+        row = WAITING | values | {"admin_comment": write_unstarted("", note)}
+        (job,) = read.waiting([row], {}, now=bare.submit + after, unchanged=known)
+        known.looked()
+        return job.unstarted, job.comes_last, job.takes_nobody
+
+    assert at(699) == (note, True, True)
+    assert at(700) == (note, False, False), "also where nothing else has changed"
+    vain = replace(note, reason="Resources")
+    assert at(700, vain) == (vain, False, True)
+    assert at(699, **{"tres-per-node": "gres:gpu:h100:4"}) == (None, False, False), "its user has changed it"
+    assert at(699, replace(note, since=bare.submit - 2)) == (None, False, False), "it was requeued since"
 
 
 HET = [

@@ -9,6 +9,7 @@ export const REASONS = {
   team_at_limit: "team at its limit",
   nothing_to_borrow: "nothing to borrow",
   borrow_does_not_fit: "does not fit what is idle",
+  not_started: "Slurm does not start it",
   can_never_run: "can never run",
   not_ready: "not ready",
   no_team: "no team",

@@ -13,7 +13,7 @@ from slurm_gov.core import beside
 from slurm_gov.core.capacity import ceiling
 from slurm_gov.core.decision import Reason
 from slurm_gov.core.policy import Policy, Pool, Resource, frozen
-from slurm_gov.core.room import Room, easier
+from slurm_gov.core.room import CPU, Room, easier
 from slurm_gov.core.shares import Amounts, limits
 from slurm_gov.core.snapshot import Held, Node, Request, Snapshot, WaitingJob
 
@@ -24,6 +24,7 @@ class Form:
 
     ``gpus``, ``cpus`` and ``memory`` (MiB) are what it would be given: an exclusive job gets all of its nodes,
     whatever it asked for. ``others``: what the other components of a het job ask for, all of it at once.
+    Without GPUs it is CPUs that are looked for, as many as the request has of the TRES ``cpu``.
     """
 
     request: Request
@@ -35,12 +36,17 @@ class Form:
     memory: int = 0
     others: tuple[Form, ...] = ()
 
+    @property
+    def tres(self) -> str:
+        """What of a node it looks at."""
+        return self.pool.tres if self.gpus else CPU
+
     def place(self, room: Room) -> tuple[Held, ...] | None:
         """Nodes for it, in the first of its partitions that has them."""
         if self.others:
             return self._place_all(room)
         for partition in self.partitions:
-            held = room.place(self.request, partition, self.pool.tres)
+            held = room.place(self.request, partition, self.tres)
             if held is not None:
                 return held
         return None
@@ -66,7 +72,7 @@ class Form:
         if self.others:
             return self.place(room) is not None
         for partition in self.partitions:  # noqa: SIM110 (a plain loop: nothing is asked more often)
-            if room.has_place(self.request, partition, self.pool.tres):
+            if room.has_place(self.request, partition, self.tres):
                 return True
         return False
 
@@ -113,7 +119,7 @@ class Form:
         on = f" on {least} or more nodes" if least > 1 else ""
         if most:
             on = f" on {most} nodes" if most == least else f" on {least} to {most} nodes"
-        return f"{self.gpus} {pool}{on}"
+        return f"{self.gpus} {pool}{on}" if self.gpus else f"{self.cpus} CPUs{on} of {pool}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,6 +206,8 @@ class Kinds:
         if looks_for not in self._found:
             self._found[looks_for] = self._whole_form(job)
         form, problem = self._found[looks_for]
+        if form is None and team is not None and not (job.others or job.request.gpus or job.request.exclusive):
+            form = self._form_of_cpus(team, job)
         pool = form.pool.name if form else None
         priority = self.policy.priority_of(job.qos)
         if job.part_of:
@@ -261,6 +269,23 @@ class Kinds:
         asked = ", ".join(sorted(request.gpus)) or "exclusive nodes"
         return None, f"no pool of the policy has {asked} in partition {','.join(partitions)}"
 
+    def _form_of_cpus(self, team: str, job: WaitingJob) -> Form | None:
+        """What a job without GPUs asks for, if its team has a quota of CPUs or memory in its partitions' pool."""
+        pools = {
+            next((pool.name for pool in self.policy.pools.values() if one in pool.partitions), None)
+            for one in job.partitions
+        }
+        (name, *others) = pools
+        if name is None or others:
+            return None
+        if self.policy.teams[team].quotas.keys().isdisjoint({f"{name}/cpu", f"{name}/mem"}):
+            return None
+        key = (job.request.shape, name, job.partitions)
+        if key not in self._forms:
+            request = replace(job.request, gpus=frozen({CPU: job.request.cpus}), gpus_per_node=0)
+            self._forms[key] = self._measured(Form(request, self.policy.pools[name], job.partitions, 0))
+        return self._forms[key]
+
     def _measured(self, form: Form) -> Form:
         """Whether it finds its nodes where everything is healthy and idle, and what it gets there if exclusive."""
         held = form.place(self._empty)
@@ -275,7 +300,7 @@ class Kinds:
     def _want(self, team: str, form: Form) -> Want:
         amounts: dict[Resource, int] = {}
         for one in form.parts:
-            mine = {one.pool.name: one.gpus}
+            mine = {one.pool.name: one.gpus} if one.gpus else {}
             mine |= beside.amounts(self.policy, team, one.pool.name, one.cpus, one.memory)
             for resource, amount in mine.items():
                 amounts[resource] = amounts.get(resource, 0) + amount

@@ -442,7 +442,8 @@ class _Cycle:
         self._start(batch, held, (reason, why, (where, quota_use, names)))
 
     def _preempt(self, batch: Batch, candidate: Candidate, why_it_goes: str) -> Preempt:
-        job, victim, resource = batch.first.job, candidate.victim, batch.form.pool.name
+        job, victim = batch.first.job, candidate.victim
+        resource = next(iter(batch.amounts))
         used = self.shares.usage(victim.team, resource)
         quota = self.shares.quota(victim.team, resource).nominal
         over = f"team {victim.team} held {used} of its quota of {quota}"

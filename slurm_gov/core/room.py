@@ -13,9 +13,12 @@ from itertools import chain, islice
 
 from slurm_gov.core.snapshot import Held, Node, Request
 
+CPU = "cpu"
+"""The TRES of what asks for no GPUs: so many CPUs, wherever they are."""
+
 
 class _Levels:
-    """The nodes that one kind of request may look at, by how many GPUs are free on each.
+    """The nodes that one kind of request may look at, by how many GPUs (or CPUs) are free on each.
 
     So a placement looks at the few nodes it takes, not at all there are. Nodes are numbered in the order of
     their names; each level is a sorted list of numbers.
@@ -67,6 +70,10 @@ class _Free:
     memory: int
     jobs: int = 0
     listed: list[tuple[str, _Levels]] = field(default_factory=list)
+    by_cpus: list[_Levels] = field(default_factory=list)
+
+    def free(self, tres: str) -> int:
+        return self.cpus if tres == CPU else self.gpus.get(tres, 0)
 
     def change(self, held: Held, sign: int, jobs: int) -> None:
         for tres, amount in held.gpus.items():
@@ -76,6 +83,8 @@ class _Free:
                 for counted, levels in self.listed:
                     if counted == tres:
                         levels.move(self.number, old, new)
+        for levels in self.by_cpus:
+            levels.move(self.number, self.cpus, self.cpus + sign * held.cpus)
         self.cpus += sign * held.cpus
         self.memory += sign * held.memory
         self.jobs += jobs
@@ -194,9 +203,15 @@ class Room:
         if levels is None:
             levels = self._levels[key] = _Levels()
             for free in self._all:
-                if partition in free.node.partitions and request.may_use(free.node) and tres in free.node.gpus:
+                if not (partition in free.node.partitions and request.may_use(free.node)):
+                    continue
+                if tres == CPU:
+                    free.by_cpus.append(levels)
+                elif tres in free.node.gpus:
                     free.listed.append((tres, levels))
-                    levels.add(free.number, free.gpus[tres])
+                else:
+                    continue
+                levels.add(free.number, free.free(tres))
         return levels
 
     def _others(self, request: Request, numbers: Iterable[int]) -> Iterator[_Free]:
@@ -272,7 +287,7 @@ def _most(request: Request, tres: str, free: _Free) -> int:
     if request.exclusive and free.jobs > 0:
         return 0
     total = request.gpus.get(tres, 0)
-    most = min(free.gpus.get(tres, 0), request.most_per_node or total)
+    most = min(free.free(tres), request.most_per_node or total)
     cpus = free.cpus
     if request.memory_per_node:
         cpus = cpus if free.memory >= request.memory_per_node else 0
@@ -288,7 +303,7 @@ def _held(request: Request, tres: str, free: _Free, gpus: int) -> Held:
     if request.exclusive:
         return Held(node.name, node.gpus, node.cpus, node.memory)
     cpus, memory = share_of(request, gpus, 0 if request.gpus_per_node else request.gpus.get(tres, 0))
-    return Held(node.name, {tres: gpus}, cpus, memory)
+    return Held(node.name, {} if tres == CPU else {tres: gpus}, cpus, memory)
 
 
 def eligible(request: Request, node: Node, partition: str) -> bool:

@@ -379,4 +379,7 @@ def test_cpus_are_capped_lent_and_taken_back(cluster: Cluster) -> None:
     cluster.until(lambda: cluster.reason(victim) == "AssocGrpCpuLimit", "it waits for CPUs")
     cluster.sandbox.run(["scancel", str(owner)])
     cluster.running(victim)
+    # A job without GPUs takes its team's CPUs back too.
+    cluster.running(cluster.sbatch("product", "-n1", "-c64", "--mem=1000"))
+    cluster.restarted(*jobs, times=2)
     cluster.sandbox.sacctmgr(["modify account where name=research,product set GrpTRES=cpu=-1"])

@@ -8,7 +8,7 @@ import pytest
 from clusters import H100, NOW, node, running, snapshot, waiting
 
 from slurm_gov.core.decision import Plan, Reason
-from slurm_gov.core.plan import plan
+from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Policy, Quota
 from slurm_gov.core.snapshot import Held, Node, Request, RunningJob, Snapshot, WaitingJob
 from slurm_gov.policy import PolicyError, dumps, loads
@@ -169,3 +169,63 @@ def test_whole_nodes_need_to_know_how_many_accelerators_one_has() -> None:
     with pytest.raises(PolicyError) as caught:
         loads(text.replace(", gpus_per_node: 8", ""))
     assert "add gpus_per_node to pool h100" in str(caught.value.report())
+
+
+# -- jobs without GPUs -------------------------------------------------------------------------------------
+
+BOTH = policy("{quota: {h100: 8, h100/cpu: 128}, borrow: unlimited}", "{quota: {h100: 8, h100/cpu: 128}}")
+
+
+def cpus(id: int, account: str, count: int, **more) -> WaitingJob:
+    request = Request(cpus=count, **more.pop("request", {}))
+    return waiting(id, account, request=request, **more)
+
+
+def test_a_job_without_gpus_takes_back_its_teams_cpus() -> None:
+    """Research holds 192 of the 256 CPUs of four nodes, 64 of them product's."""
+    lent = [holds(id, "research", f"n{id}", 64, gpus=1) for id in (1, 2, 3)]
+    decided = plan(BOTH, snapshot(4, *lent, cpus(9, "product", 100)))
+    assert reasons(decided) == [Reason.RECLAIMING]
+    assert [one.team for one in decided.preempt] == ["research"]
+    assert "team product takes back h100/cpu within its quota of 128 for job 9" in decided.preempt[0].reason
+    assert "research held 192 of its quota of 128" in decided.preempt[0].reason
+
+
+def test_a_job_without_gpus_borrows_cpus() -> None:
+    held = holds(1, "research", "n1", 60)
+    decided = plan(BOTH, snapshot(4, held, cpus(8, "research", 130), cpus(9, "research", 69)))
+    assert reasons(decided) == [Reason.STARTS_NOW, Reason.NOTHING_TO_BORROW]
+    assert decided.caps["research"]["cpu"] == 190
+
+
+def test_a_job_without_gpus_is_where_cpus_are_free() -> None:
+    foreign = [holds(id, "strangers", f"n{id}", 60) for id in (1, 2, 3, 4)]
+    decided = plan(BOTH, snapshot(4, *foreign, cpus(8, "product", 13), cpus(9, "product", 4)))
+    assert reasons(decided) == [Reason.STARTS_NOW, Reason.WAITS_FOR_NODES]
+    assert "no room for 4 CPUs of h100" in decided.decisions[1].why
+
+
+def test_a_job_without_gpus_that_has_no_such_quota_is_left_to_slurm() -> None:
+    only_gpus = policy("{quota: {h100: 8}}")
+    assert reasons(plan(only_gpus, snapshot(1, cpus(1, "research", 8)))) == [Reason.NO_POOL]
+    elsewhere = replace(cpus(1, "research", 8), partitions=("gpu", "cpu"))
+    assert reasons(plan(BOTH, snapshot(1, elsewhere))) == [Reason.NO_POOL], "it may run in a partition of no pool"
+
+
+def test_memory_alone_is_asked_for_too() -> None:
+    rules = policy("{quota: {h100: 8, h100/mem: 100G}, borrow: none}")
+    few, many = ({"memory_per_node": gib * 1024} for gib in (100, 101))
+    jobs = cpus(1, "research", 4, request=few), cpus(2, "research", 4, request=many)
+    decided = plan(rules, snapshot(1, *jobs))
+    assert reasons(decided) == [Reason.STARTS_NOW, Reason.CAN_NEVER_RUN]
+
+
+def test_what_a_job_without_gpus_holds_is_free_again_when_it_has_left() -> None:
+    """The room by CPUs follows what is taken and given."""
+    planner = Planner()
+    one, two = (replace(running(id, "research", "n1"), held=(Held("n1", {}, 40, 0),)) for id in (1, 2))
+    for held, starts in (([one], False), ([], True), ([two], False)):
+        found = snapshot(1, *held, cpus(9, "research", 30))
+        decided = planner.plan(BOTH, found)
+        assert decided == plan(BOTH, found)
+        assert (reasons(decided) == [Reason.STARTS_NOW]) is starts

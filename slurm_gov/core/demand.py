@@ -104,7 +104,14 @@ class Form:
         request = self.request
         if request.required_nodes or self.others:
             return self
-        return self.pool.name, self.partitions, request.features, request.any_features, request.excluded_nodes
+        return (
+            self.pool.name,
+            self.partitions,
+            request.features,
+            request.any_features,
+            request.excluded_nodes,
+            request.reservations,
+        )
 
     def __str__(self) -> str:
         """In words: "2 nodes with 8 h100 each"."""

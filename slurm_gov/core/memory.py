@@ -224,7 +224,7 @@ def _job(one: Victim | RunningJob) -> RunningJob:
 
 _order = attrgetter("order")
 _what = attrgetter("name", "partitions", "gpus", "cpus", "memory", "features")
-_capacity = attrgetter("name", "partitions", "gpus", "cpus", "memory", "features", "usable")
+_capacity = attrgetter("name", "partitions", "gpus", "cpus", "memory", "features", "usable", "reserved")
 
 
 def _same(what: Callable[[Node], object], nodes: tuple[Node, ...], others: tuple[Node, ...]) -> bool:

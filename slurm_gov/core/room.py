@@ -95,7 +95,9 @@ class Room:
 
     def __init__(self, nodes: Iterable[Node], all_usable: bool = False) -> None:
         """All of the nodes' capacity is free; nodes that are not usable are no room at all, unless told so."""
-        usable = sorted((node for node in nodes if all_usable or node.usable), key=lambda node: node.name)
+        self._all_usable = all_usable
+        open_to_some = (node for node in nodes if all_usable or node.usable or node.reserved)
+        usable = sorted(open_to_some, key=lambda node: node.name)
         self._all = [
             _Free(node, number, dict(node.gpus), node.cpus, node.memory) for number, node in enumerate(usable)
         ]
@@ -182,7 +184,7 @@ class Room:
             if not request.required_nodes <= self._free.keys():
                 return None
             first = [self._free[name] for name in sorted(request.required_nodes)]
-            if not all(eligible(request, free.node, partition) for free in first):
+            if not all(eligible(request, free.node, partition) and self._open(request, free.node) for free in first):
                 return None
         if request.gpus_per_node:
             return self._find_equal(request, tres, count, first, levels)
@@ -198,12 +200,13 @@ class Room:
         )
 
     def _listed(self, request: Request, partition: str, tres: str) -> _Levels:
-        key = (partition, tres, request.features, request.any_features)
+        key = (partition, tres, request.features, request.any_features, request.reservations)
         levels = self._levels.get(key)
         if levels is None:
             levels = self._levels[key] = _Levels()
             for free in self._all:
-                if not (partition in free.node.partitions and request.may_use(free.node)):
+                node = free.node
+                if not (partition in node.partitions and request.may_use(node) and self._open(request, node)):
                     continue
                 if tres == CPU:
                     free.by_cpus.append(levels)
@@ -213,6 +216,9 @@ class Room:
                     continue
                 levels.add(free.number, free.free(tres))
         return levels
+
+    def _open(self, request: Request, node: Node) -> bool:
+        return self._all_usable or is_open(request, node)
 
     def _others(self, request: Request, numbers: Iterable[int]) -> Iterator[_Free]:
         apart = request.excluded_nodes | request.required_nodes
@@ -306,6 +312,15 @@ def _held(request: Request, tres: str, free: _Free, gpus: int) -> Held:
     return Held(node.name, {} if tres == CPU else {tres: gpus}, cpus, memory)
 
 
+def is_open(request: Request, node: Node) -> bool:
+    """Whether Slurm would start the request on a node as it is now: there is nothing the matter with it, and it is
+    reserved for nobody, or for the request.
+    """
+    if node.reserved or request.reservations:
+        return not node.reserved.isdisjoint(request.reservations)
+    return node.usable
+
+
 def eligible(request: Request, node: Node, partition: str) -> bool:
     """Whether the request may use the node at all, however full it is."""
     named = request.required_nodes
@@ -330,6 +345,7 @@ def easier(request: Request, other: Request) -> bool:
         cpus <= their_cpus
         and memory <= their_memory
         and request.features <= other.features
+        and request.reservations == other.reservations
         and (not request.any_features or request.any_features == other.any_features)
         and request.excluded_nodes <= other.excluded_nodes
     )

@@ -20,7 +20,8 @@ from slurm_gov.core.policy import Policy, nothing
 class Node:
     """One node. ``usable`` is false when Slurm would start no new job on it (down, draining, failing...).
 
-    ``reason`` is what Slurm has noted about that, in anybody's words.
+    ``reason`` is what Slurm has noted about that, in anybody's words. ``reserved``: the reservations that it stands
+    in now, where that is all that keeps other jobs from it: those of the reservation may use it.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Node:
     usable: bool = True
     state: str = "IDLE"
     reason: str = ""
+    reserved: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ class Request:
     many; otherwise the total may be spread over ``min_nodes`` or more nodes in multiples of ``gpus_per_task``:
     over ``max_nodes`` at most and up to ``most_per_node`` on each, if these are not 0. ``cpus`` is the total;
     ``memory_per_node`` or ``memory_per_cpu`` in MiB, 0 = not said. Its nodes have all ``features``, and all of one
-    set of ``any_features`` if there are any.
+    set of ``any_features`` if there are any. With ``reservations`` it has the nodes of these, and no others.
     ``plain`` is false if the job has constraints that the core cannot judge; nobody is preempted for it.
     """
 
@@ -194,6 +196,7 @@ class Request:
     any_features: frozenset[frozenset[str]] = frozenset()
     required_nodes: frozenset[str] = frozenset()
     excluded_nodes: frozenset[str] = frozenset()
+    reservations: frozenset[str] = frozenset()
     plain: bool = True
 
     @property

@@ -105,7 +105,7 @@ class CommandClient:
         now = time.time()
         snapshot = Snapshot(
             now=now,
-            nodes=read.nodes(nodes, self._unchanged, places),
+            nodes=read.nodes(nodes, self._unchanged, places, read.by_node(reservations, now)),
             running=running,
             waiting=read.waiting(jobs, excluded, reservations, now, self._unchanged, licences, any_reserved),
             parents=frozen(parents),

@@ -84,10 +84,13 @@ def legible(value: str) -> str:
 
 
 def nodes(
-    rows: Iterable[Row], unchanged: Unchanged | None = None, kept: frozenset[str] = frozenset()
+    rows: Iterable[Row],
+    unchanged: Unchanged | None = None,
+    kept: frozenset[str] = frozenset(),
+    reserved: Mapping[str, frozenset[str]] = MappingProxyType({}),
 ) -> tuple[Node, ...]:
     """Nodes from sinfo's rows: one row per node and partition. Those of ``kept`` stand in a reservation that counts
-    as none.
+    as none; ``reserved`` has the names of all others, by node.
     """
     unchanged = unchanged or Unchanged()
     partitions: dict[str, list[str]] = {}
@@ -98,15 +101,16 @@ def nodes(
     return tuple(
         unchanged.get(
             ("node", name),
-            (whole(row), partitions[name], name in kept),
-            partial(_node, row, tuple(partitions[name]), name in kept),
+            (whole(row), partitions[name], name in kept, reserved.get(name)),
+            partial(_node, row, tuple(partitions[name]), name in kept, reserved.get(name, frozenset())),
         )
         for name, row in last.items()
     )
 
 
-def _node(row: Row, partitions: tuple[str, ...], kept: bool) -> Node:
-    state = re.sub(r"\+reserved\b", "", row["statecomplete"], flags=re.IGNORECASE) if kept else row["statecomplete"]
+def _node(row: Row, partitions: tuple[str, ...], kept: bool, reserved: frozenset[str]) -> Node:
+    bare = re.sub(r"\+reserved\b", "", row["statecomplete"], flags=re.IGNORECASE)
+    state = bare if kept else row["statecomplete"]
     return Node(
         name=row["nodelist"],
         partitions=partitions,
@@ -117,6 +121,7 @@ def _node(row: Row, partitions: tuple[str, ...], kept: bool) -> Node:
         usable=usable(state),
         state=state.upper(),
         reason="" if row["reason"] in ("none", "Unknown") else legible(text(row["reason"])),
+        reserved=reserved if usable(bare) and not usable(state) else frozenset(),
     )
 
 
@@ -286,6 +291,15 @@ def reservations(said: str) -> tuple[Reservation, ...]:
     )
 
 
+def by_node(reserved: Iterable[Reservation], now: float) -> dict[str, frozenset[str]]:
+    """The reservations that each node stands in now."""
+    found: dict[str, frozenset[str]] = {}
+    for one in reserved:
+        for node in one.nodes if one.start <= now < one.end else ():
+            found[node] = found.get(node, frozenset()) | {one.name}
+    return found
+
+
 def waiting(
     rows: Sequence[Row],
     excluded: Mapping[int, frozenset[str]],
@@ -416,6 +430,7 @@ def _request(row: Row, excluded: frozenset[str], comment: str, plain: bool) -> R
         any_features=any_features,
         required_nodes=frozenset(parse.nodes(row["reqnodes"])),
         excluded_nodes=excluded,
+        reservations=frozenset(text(row["reservation"]).split(",")) - {""},
         plain=plain and wanted is not None and row["reservation"] in parse.UNSET and len(gpus) <= 1,
     )
 

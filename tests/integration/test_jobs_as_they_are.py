@@ -240,6 +240,22 @@ def test_those_leave_who_are_where_the_owner_may_go(cluster: Cluster) -> None:
     cluster.sandbox.run(["scontrol", "update", "nodename=n[4,6]", "availablefeatures=", "activefeatures="])
 
 
+def test_a_job_borrows_on_the_nodes_that_are_reserved_for_it(cluster: Cluster) -> None:
+    govern(cluster)
+    times = ("starttime=now", "duration=60", "nodes=n8", "accounts=research", "flags=ignore_jobs")
+    cluster.sandbox.run(["scontrol", "create", "reservation", "reservationname=mine", *times])
+    try:
+        inside = cluster.sbatch("research", *ONE_NODE, "--reservation=mine")
+        cluster.running(inside)
+        assert cluster.squeue("%N", "-j", str(inside)) == ["n8"]
+        others = [cluster.sbatch("research", *ONE_NODE) for _ in range(7)]
+        cluster.running(*others)
+        cluster.sandbox.run(["scancel", str(inside)])
+    finally:
+        cluster.until(lambda: "mine" not in cluster.squeue("%v"), "nobody is in it")
+        cluster.sandbox.run(["scontrol", "delete", "reservationname=mine"])
+
+
 def test_what_a_job_could_have_that_slurm_does_not_start_is_lent(cluster: Cluster) -> None:
     """Two nodes of one kind: one of each is free, which we cannot tell from two of one."""
     govern(cluster)

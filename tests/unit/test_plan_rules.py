@@ -8,7 +8,7 @@ import pytest
 from clusters import H100, NOW, being_preempted, node, policy, running, snapshot, team, waiting
 
 from slurm_gov.core.decision import Decision, Plan, Reason
-from slurm_gov.core.plan import plan
+from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import (
     BorrowPreempts,
     Cohort,
@@ -389,6 +389,24 @@ def test_as_many_leave_as_its_teams_limit_asks_for() -> None:
     rules = policy(team("ant", 8, borrow=8), team("absent", 24))
     jobs = [running(id, "ant", f"n{id}", qos="experiment") for id in (1, 2)]
     assert victims(plan(rules, snapshot(4, *jobs, waiting(9, "ant", 2, qos="inference")))) == [1, 2]
+
+
+# -- reservations ------------------------------------------------------------------------------------------
+
+
+def test_a_job_borrows_on_the_nodes_that_are_reserved_for_it() -> None:
+    """What is idle elsewhere covers it; the reserved node counts for nobody."""
+    rules = policy(team("ant", 0), team("absent", 8))
+    nodes = [node("n1"), replace(node("n2", usable=False), reserved=frozenset({"mine"}))]
+    request = replace(waiting(1, "ant").request, reservations=frozenset({"mine"}), plain=False)
+    inside, outside = waiting(11, "ant", request=request), waiting(12, "ant", priority=1)
+    decided = plan(rules, snapshot(nodes, inside, outside))
+    assert [one.reason for one in decided.decisions] == [Reason.STARTS_NOW, Reason.NOTHING_TO_BORROW]
+    assert decided.pools[0].healthy == 8
+    planner = Planner()
+    for reserved in (frozenset({"mine"}), frozenset(), frozenset({"mine"})):
+        found = snapshot([nodes[0], replace(nodes[1], reserved=reserved)], inside, outside)
+        assert planner.plan(rules, found) == plan(rules, found)
 
 
 # -- protection --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from slurm_gov.core.snapshot import Behind, FaultMark, Held, Mark, Node, Running
 from slurm_gov.core.unstarted import in_short
 from slurm_gov.slurm import read
 from slurm_gov.slurm.commands import JOB_FIELDS
+from slurm_gov.slurm.read import Reservation
 from slurm_gov.slurm.unchanged import Unchanged
 
 # sbatch --gres=gpu:h100:8 -N2, running.
@@ -53,6 +54,30 @@ def test_a_node() -> None:
 def test_a_node_in_two_partitions_is_one_node() -> None:
     both = read.nodes([NODE, NODE | {"partitionname": "all"}, NODE | {"nodelist": "n2"}])
     assert [(node.name, node.partitions) for node in both] == [("n1", ("gpu", "all")), ("n2", ("gpu",))]
+
+
+def test_a_reserved_node_is_for_the_jobs_of_the_reservation() -> None:
+    here = {"n1": frozenset({"mine"})}
+    for state, usable, reserved in (
+        ("idle+reserved", False, {"mine"}),
+        ("mixed+reserved", False, {"mine"}),
+        ("idle+drain+reserved", False, set()),
+        ("idle+maint+reserved", False, set()),
+        ("idle", True, set()),  # not for long
+    ):
+        (node,) = read.nodes([NODE | {"statecomplete": state}], reserved=here)
+        assert (node.usable, node.reserved) == (usable, reserved), state
+    (ours,) = read.nodes([NODE | {"statecomplete": "idle+reserved"}], kept=frozenset({"n1"}), reserved=here)
+    assert (ours.usable, ours.reserved) == (True, set())
+
+
+def test_the_reservations_that_nodes_stand_in_now() -> None:
+    those = [Reservation(name, start, 200.0, frozenset({"n1", node})) for name, start, node in
+             (("a", 50.0, "n2"), ("b", 100.0, "n1"), ("later", 101.0, "n3"))]  # fmt: skip
+    assert read.by_node(those, 100.0) == {"n1": {"a", "b"}, "n2": {"a"}}
+    assert read.by_node(those, 200.0) == {}
+    assert request(reservation="a,b").reservations == {"a", "b"}
+    assert not request(reservation="a").plain
 
 
 def test_a_node_with_more() -> None:

@@ -60,6 +60,22 @@ def test_the_fewest_nodes_where_cpus_are_scarce() -> None:
     assert placed(room, spread(14, cpus=14, max_nodes=2)) == {"n2": 7, "n3": 7}
 
 
+def test_reserved_nodes_are_for_the_jobs_of_the_reservation() -> None:
+    mine, other = frozenset({"mine"}), frozenset({"other"})
+    room = Room([node("n1"), node("n2", usable=False, reserved=mine), node("n3", usable=False)])
+    assert placed(room, equal(1)) == {"n1": 8}
+    assert placed(room, equal(2)) is None
+    assert placed(room, equal(1, reservations=mine)) == {"n2": 8}
+    assert placed(room, equal(1, reservations=mine | other)) == {"n2": 8}
+    assert placed(room, equal(2, reservations=mine)) is None
+    assert placed(room, equal(1, reservations=other)) is None
+    assert placed(room, equal(1, reservations=mine, required_nodes=frozenset({"n1"}))) is None
+    assert placed(room, equal(1, reservations=mine, required_nodes=frozenset({"n2"}))) == {"n2": 8}
+    assert not easier(equal(reservations=mine), equal(2))
+    empty = Room([node("n2", usable=False, reserved=mine)], all_usable=True)
+    assert placed(empty, equal(1, reservations=other)) == {"n2": 8}, "it may end"
+
+
 def test_no_more_on_a_node_than_its_tasks_there_may_have() -> None:
     room = Room(TWO)
     assert placed(room, spread(8, most_per_node=4)) == {"n1": 4, "n2": 4}

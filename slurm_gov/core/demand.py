@@ -165,7 +165,7 @@ class Kinds:
         self._empty = Room(self._bare.nodes, all_usable=True)
         self._kinds: dict[object, Kind] = {}
         self._forms: dict[object, Form] = {}
-        self._found: dict[object, tuple[Form | None, str]] = {}
+        self._found: dict[object, tuple[list[Form], str]] = {}
         self._wants: dict[object, Want] = {}
         self._asks: dict[tuple[str, Form], tuple[Want, str | None]] = {}
         self._team_of: dict[str, str | None] = {}
@@ -211,55 +211,59 @@ class Kinds:
         team = self.team(job.account)
         looks_for = job.partitions, shape, others
         if looks_for not in self._found:
-            self._found[looks_for] = self._whole_form(job)
-        form, problem = self._found[looks_for]
-        if form is None and team is not None and not (job.others or job.request.gpus or job.request.exclusive):
-            form = self._form_of_cpus(team, job)
-        pool = form.pool.name if form else None
+            self._found[looks_for] = self._whole_forms(job)
+        forms, problem = self._found[looks_for]
+        if not (forms or team is None or job.others or job.request.gpus or job.request.exclusive):
+            forms = self._form_of_cpus(team, job)
+        pool = forms[0].pool.name if forms else None
         priority = self.policy.priority_of(job.qos)
         if job.part_of:
             return Kind(team, pool, priority)
         if team is None:
             why = f"account {job.account} belongs to no team: Slurm alone decides when this job runs"
             return Kind(team, pool, priority, no_demand=(Reason.NO_TEAM, why))
-        if form is None:
+        if not forms:
             return Kind(team, pool, priority, no_demand=(Reason.NO_POOL, problem))
+        # Of several pools the first, in the order of its partitions, in which it can run at all.
+        asked = [self._asked(team, form) for form in forms]
+        form, (want, never) = next(
+            (one for one in zip(forms, asked, strict=True) if one[1][1] is None), (forms[0], asked[0])
+        )
+        if never is not None:
+            return Kind(team, pool, priority, no_demand=(Reason.CAN_NEVER_RUN, never))
+        takes_nobody = job.takes_nobody or not form.plain
+        return Kind(team, form.pool.name, priority, want, form, None, job.comes_last, takes_nobody)
+
+    def _asked(self, team: str, form: Form) -> tuple[Want, str | None]:
+        """What a team's job of this form would count for, and why it could never run, if so."""
         asks = team, form
         if asks not in self._asks:
             want = self._want(team, form)
             self._asks[asks] = want, self._never(want, form)
-        want, never = self._asks[asks]
-        if never is not None:
-            return Kind(team, pool, priority, no_demand=(Reason.CAN_NEVER_RUN, never))
-        return Kind(
-            team,
-            pool,
-            priority,
-            want,
-            form,
-            comes_last=job.comes_last,
-            takes_nobody=job.takes_nobody or not form.plain,
-        )
+        return self._asks[asks]
 
-    def _whole_form(self, job: WaitingJob) -> tuple[Form | None, str]:
-        """What a job asks of the nodes, with the other components of a het job, or why there is nothing. Of those,
-        whoever asks for no GPUs is left to Slurm.
+    def _whole_forms(self, job: WaitingJob) -> tuple[list[Form], str]:
+        """What a job asks of the nodes, in each pool, or why there is none. A het job is one of all its components,
+        of each the first pool; whoever of them asks for no GPUs is left to Slurm.
         """
-        first, problem = self._form(job.partitions, job.request)
-        parts = [first, *(self._form(one.partitions, one.request)[0] for one in job.others)]
-        forms = [form for form in parts if form is not None]
-        if not forms or len(forms) == 1:
-            return (forms[0], "") if forms else (None, problem)
+        found, problem = self._forms_in(job.partitions, job.request)
+        if not job.others:
+            return found, problem
+        parts = [found, *(self._forms_in(one.partitions, one.request)[0] for one in job.others)]
+        forms = [of_one[0] for of_one in parts if of_one]
+        if len(forms) < 2:
+            return forms, problem
         # Who has the fewest nodes to choose from goes first.
         forms.sort(key=lambda form: (self._empty.count(form.request, form.partitions), -form.gpus))
         whole = replace(forms[0], others=tuple(forms[1:]))
         fits = all(form.fits_empty for form in forms) and whole.fits(self._empty)
-        return replace(whole, fits_empty=fits), ""
+        return [replace(whole, fits_empty=fits)], ""
 
-    def _form(self, partitions: tuple[str, ...], request: Request) -> tuple[Form | None, str]:
-        """The pool and partitions that GPUs are to come from, or why there are none."""
+    def _forms_in(self, partitions: tuple[str, ...], request: Request) -> tuple[list[Form], str]:
+        """The pools and partitions that GPUs may come from, or why there are none."""
         if not request.gpus and not request.exclusive:
-            return None, "it asks for no GPUs: Slurm alone decides when it runs"
+            return [], "it asks for no GPUs: Slurm alone decides when it runs"
+        found: dict[str, Form] = {}
         for partition in partitions:
             here = [pool for pool in self.policy.pools.values() if partition in pool.partitions]
             typed = [pool for pool in here if request.gpus.get(pool.tres)]
@@ -272,11 +276,11 @@ class Kinds:
                 key = (request.shape, pool.name, mine)
                 if key not in self._forms:
                     self._forms[key] = self._measured(Form(_typed(request, pool), pool, mine, amount))
-                return self._forms[key], ""
+                found[pool.name] = self._forms[key]
         asked = ", ".join(sorted(request.gpus)) or "exclusive nodes"
-        return None, f"no pool of the policy has {asked} in partition {','.join(partitions)}"
+        return list(found.values()), f"no pool of the policy has {asked} in partition {','.join(partitions)}"
 
-    def _form_of_cpus(self, team: str, job: WaitingJob) -> Form | None:
+    def _form_of_cpus(self, team: str, job: WaitingJob) -> list[Form]:
         """What a job without GPUs asks for, if its team has a quota of CPUs or memory in its partitions' pool."""
         pools = {
             next((pool.name for pool in self.policy.pools.values() if one in pool.partitions), None)
@@ -284,14 +288,14 @@ class Kinds:
         }
         (name, *others) = pools
         if name is None or others:
-            return None
+            return []
         if self.policy.teams[team].quotas.keys().isdisjoint({f"{name}/cpu", f"{name}/mem"}):
-            return None
+            return []
         key = (job.request.shape, name, job.partitions)
         if key not in self._forms:
             request = replace(job.request, gpus=frozen({CPU: job.request.cpus}), gpus_per_node=0)
             self._forms[key] = self._measured(Form(request, self.policy.pools[name], job.partitions, 0))
-        return self._forms[key]
+        return [self._forms[key]]
 
     def _measured(self, form: Form) -> Form:
         """Whether it finds its nodes where everything is healthy and idle, and what it gets there if exclusive."""

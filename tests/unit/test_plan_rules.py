@@ -451,6 +451,29 @@ def test_partitions_of_no_pool_are_not_looked_at() -> None:
     assert decided.caps["ant"][H100] == 16
 
 
+def test_of_several_pools_the_first_in_which_it_can_run() -> None:
+    """Ant may use the second pool alone; bee both."""
+    pools = {"h100": Pool("h100", ("gpu",), "gpu:h100"), "a100": Pool("a100", ("old",), "gpu:a100")}
+    old = Node("o1", ("old",), frozen({"gres/gpu:a100": 8}), 64, 512_000)
+    none, eight = Quota(0, 0), Quota(8, 0)
+    teams = {
+        "ant": Team("ant", frozen({"h100": none, "a100": eight})),
+        "bee": Team("bee", frozen({"h100": eight, "a100": none})),
+        "cat": Team("cat", frozen({"h100": none, "a100": none})),
+    }
+    rules = replace(policy(), pools=frozen(pools), teams=frozen(teams))
+    request = Request(frozen({"gres/gpu": 8}), gpus_per_node=8)
+    jobs = [
+        replace(waiting(id, name, request=request), partitions=("gpu", "old")) for id, name in enumerate(teams, 1)
+    ]
+    decided = plan(rules, snapshot([node("n1"), old], *jobs))
+    assert [(one.pool, one.reason) for one in decided.decisions] == [
+        ("a100", Reason.STARTS_NOW),
+        ("h100", Reason.STARTS_NOW),
+        ("h100", Reason.CAN_NEVER_RUN),
+    ]
+
+
 # -- what one decision of a cycle means for the next ------------------------------------------------------------
 
 

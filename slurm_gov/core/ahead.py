@@ -49,49 +49,63 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
     if policy.protect_after is None:
         return heads
     since = now - policy.protect_after
-    for team, batches in queue.of_team.items():
-        large = _large(queue, held, team)
-        old = [batch for batch in batches.values() if batch.oldest <= since]
-        larger = _beyond_quota(held, team, {batch.want for batch in old if batch.want not in large}) if old else {}
-        for batch in old:
-            head = heads.get((team, batch.pool))
-            room = larger.get(batch.want)
-            if batch.want in large:
-                holder = held.shares.holder(team)
-                room = {r: holder.quota(r).nominal - holder.usage.get(r, 0) for r in batch.amounts}
-            if room is not None and (head is None or batch.place < head.place):
-                wish = next((one for one in batch.wishes if one.job.submit <= since), None)
-                if wish is None or (head is not None and wish.place > head.place):
+    for team, in_line in queue.heads.items():
+        if queue.oldest[team] > since:
+            continue
+        large, larger = _large(queue, held, team)
+        room: dict[Want, Amounts] | None = None
+        for place, batch in reversed(in_line) if large or larger else ():
+            want, head = batch.want, heads.get(batch.line)
+            if head is not None and head.place < place:
+                if len(policy.pools) == 1:
+                    break  # all others are behind it
+                continue
+            if batch.oldest > since:
+                continue
+            if want not in large:
+                if want not in larger:
                     continue
-                if held.could_run(batch.form) and (batch.want in large or _fits_alone(held, team, batch.form)):
-                    heads[team, batch.pool] = Ahead(wish.place, wish.job.id, batch.amounts, wish.job.submit, room)
+                if room is None:
+                    room = _room(held, team, larger)
+                if want not in room:
+                    continue
+            wish = next(one for one in batch.wishes if one.job.submit <= since)
+            if (head is None or wish.place < head.place) and held.could_run(batch.form):
+                if want in large:
+                    holder = held.shares.holder(team)
+                    may_have: Amounts = {r: holder.quota(r).nominal - holder.usage.get(r, 0) for r in want.amounts}
+                elif room is not None and _fits_alone(held, team, batch.form):
+                    may_have = room[want]
+                else:
+                    continue
+                heads[batch.line] = Ahead(wish.place, wish.job.id, want.amounts, wish.job.submit, may_have)
     return heads
 
 
-def _beyond_quota(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amounts]:
-    """Those that are more than the team's quota, and than any of its jobs holds, and that it could have now if its
-    own jobs had left, with what it could have as it is. If others borrow what these would leave, it waits for those.
+def _room(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amounts]:
+    """Of those that are more than the team's quota, the ones that it could have if all of its own jobs left, but not
+    beside a quota in use, and what it could have now. If others borrow what its jobs would leave, it waits for those.
     """
-    holder = held.shares.holder(team)
-    wants = [want for want in wants if any(n > holder.quota(r).nominal for r, n in want.amounts.items())]
-    if not wants:
-        return {}
-    shares, largest = held.shares, held.largest(team)
+    holder, shares = held.shares.holder(team), held.shares
     resources = {resource for want in wants for resource in want.amounts}
     now = {resource: shares.available(team, resource) for resource in resources}
     with shares.trial():
         shares.remove(team, dict(holder.usage))
         alone = {r: max(shares.available(team, r), holder.quota(r).nominal) for r in resources}
-    return {
-        want: now
-        for want in wants
-        if all(n <= alone[r] for r, n in want.amounts.items())
-        and any(n > largest.get(r, 0) for r, n in want.amounts.items())
-    }
+    found: dict[Want, Amounts] = {}
+    for want in wants:
+        if all(n <= alone[r] for r, n in want.amounts.items()):
+            beside = {r: alone[r] - holder.quota(r).nominal for r in want.amounts}
+            borrow = {r: holder.quota(r).borrow for r in want.amounts}
+            if any(n > min(beside[r], n if (b := borrow[r]) is None else b) for r, n in want.amounts.items()):
+                found[want] = now
+    return found
 
 
 def _fits_alone(held: Holdings, team: str, form: Form) -> bool:
     """Whether there would be nodes for it if its team's own jobs had left."""
+    if form.fits(held.later):
+        return True
     with held.later.trial():
         for one in held.of_team[team].values():
             if not one.ending:
@@ -99,13 +113,18 @@ def _fits_alone(held: Holdings, team: str, form: Form) -> bool:
         return form.fits(held.later)
 
 
-def _large(queue: Queue, held: Holdings, team: str) -> set[Want]:
-    """Those that are large, of what a team's waiting jobs would count for; looked up until either has changed."""
+def _large(queue: Queue, held: Holdings, team: str) -> tuple[set[Want], set[Want]]:
+    """Those that are large, of what a team's waiting jobs would count for, and those that are so and more than its
+    quota; looked up until either has changed.
+    """
     wants, known = queue.tasks[team], held.large.get(team)
     if known is None or known[0] is not wants:
         holder, largest = held.shares.holder(team), held.largest(team)
-        known = held.large[team] = wants, {want for want in wants if _is_large(holder, want.amounts, largest)}
-    return known[1]
+        large = {want for want in wants if _is_large(holder, want.amounts, largest)}
+        more = (want for want in wants if any(n > holder.quota(r).nominal for r, n in want.amounts.items()))
+        larger = {want for want in more if any(n > largest.get(r, 0) for r, n in want.amounts.items())}
+        known = held.large[team] = wants, large, larger
+    return known[1:]
 
 
 def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:

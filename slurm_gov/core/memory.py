@@ -90,7 +90,7 @@ class Holdings:
         self._empty: Room | None = None
         self._could_run: dict[Form, bool] = {}
         self._summed: dict[str, _Sums] = {}
-        self.large: dict[str, tuple[object, set[Want]]] = {}
+        self.large: dict[str, tuple[object, set[Want], set[Want]]] = {}
         self._marked: dict[int, RunningJob] = {}
         self._ending: dict[int, RunningJob] = {}
 

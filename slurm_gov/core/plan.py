@@ -123,6 +123,7 @@ class _Cycle:
         after = policy.protect_after
         self.long_ago = -inf if after is None else snapshot.now - after
         self.protected = ahead.heads_of_line(policy, snapshot.now, self.queue, held)
+        self.said_behind: dict[int, Outcome] = {}
 
     def decide(self) -> Plan:
         owed = self._owed()
@@ -549,6 +550,7 @@ class _Cycle:
         """The batch of the next job that may be able to start. Of those ahead of which can be told at a glance that
         they cannot, whoever else is served before them, it is said why.
         """
+        changes = self.changes  # nothing starts meanwhile
         while heads:
             place, batch = heads[-1]
             if batch.done:
@@ -556,12 +558,14 @@ class _Cycle:
             elif batch.place is not place:  # its first jobs have started
                 heads.pop()
                 insort(heads, (batch.place, batch), key=from_the_end)
-            elif self.protected and self._waits_behind(batch):
+            elif batch.line in self.protected and self._waits_behind(batch):
                 heads.pop()
             else:
                 ask = batch.ask
-                if ask.changes != self.changes or ask.outcome is None:
-                    self._looked_at(batch)
+                if ask.changes != changes:
+                    ask.forget(changes)
+                if ask.outcome is None:
+                    self._look(batch, ask)
                 if ask.held is not None or (ask.victims_help and self._may_have_victims(batch)):
                     return batch
                 # Nor have others that ask for the same any: this one would take what its team's own jobs leave.
@@ -694,7 +698,7 @@ class _Cycle:
         if all(borrow is None or n <= borrow for borrow, n in borrowed) and self.holdings.could_run(batch.form):
             job = batch.first.job
             head = Ahead(batch.place, job.id, batch.amounts, job.submit)
-            self.protected.setdefault((batch.team, batch.pool), head)
+            self.protected.setdefault(batch.line, head)
 
     def _behind(self, will_have: Mapping[str, Mapping[str, int]]) -> dict[int, int]:
         """Which waiting jobs must not get in the way of which, under these caps."""
@@ -706,7 +710,7 @@ class _Cycle:
             free = {one.name: will_have[team][one.tres] - self.shares_now.usage(team, one.name) for one in pools}
             leaves = {one.name: self.leaves.get((team, one.name), 0) for one in pools}
             promised, head = self.promised.get((team, pool), ()), self.protected.get((team, pool))
-            batches = [one for one in self.queue.of_team.get(team, {}).values() if one.pool == pool]
+            batches = [one for one in self.queue.of_team.get(team, {}).values() if one.line[1] == pool]
             running = self.holdings.of_team[team].values()
             more = ahead.behind(self.snapshot.now, batches, running, promised, head, free, leaves)
             if len(found) + len(more) > ahead.MOST_IN_ALL:
@@ -716,11 +720,14 @@ class _Cycle:
 
     def _waits_behind(self, batch: Batch) -> bool:
         """Whether an earlier job of its team that has waited long goes before it; if so, that is said of it."""
-        head = self.protected.get((batch.team, batch.pool)) if self.protected else None
+        head = self.protected.get(batch.line)
         if head is None or batch.place <= head.place:
             return False
-        why = "job {} of team {} is ahead, has waited long and needs the room"
-        self._fail(batch, (Reason.TEAM_AT_LIMIT, why, (head.job, batch.team)))
+        said = self.said_behind.get(head.job)
+        if said is None:
+            why = "job {} of team {} is ahead, has waited long and needs the room"
+            said = self.said_behind[head.job] = Reason.TEAM_AT_LIMIT, why, (head.job, batch.team)
+        self._fail(batch, said)
         return True
 
     def _not_allowed(self, team: str, resource: Resource, amount: int, could: int) -> Outcome:
@@ -756,7 +763,7 @@ class _Cycle:
             self.now.no_more_than(self.later, held)
             job = batch.first.job
             promise = Ahead(batch.place, job.id, batch.amounts, job.submit)
-            self.promised.setdefault((batch.team, batch.pool), []).append(promise)
+            self.promised.setdefault(batch.line, []).append(promise)
         batch.start(outcome)
 
     def _will_leave(self, held: Iterable[Held], name: str) -> None:

@@ -100,7 +100,7 @@ class Batch:
     """All waiting jobs of one kind, in Slurm's order, and the first of them that still looks for a place.
 
     What was found impossible for that one is so for all that follow: ``outcome`` is then what is said of them.
-    ``pool`` names the pool whose nodes they ask for; ``place`` is the place of the first one in Slurm's order, and
+    ``line`` is whom they stand in line with: their team, and the pool whose nodes they ask for; ``place`` is the place of the first one in Slurm's order, and
     ``since`` is since when it waits; ``done``: nothing more can be done for it in this cycle. ``begun``: one has
     started in this cycle. ``jobs`` are the records, and ``tasks`` is how many they are, where each task of an array
     is one; ``oldest`` is since when the one waits that waits longest. ``said`` is the verdict on all of them the last
@@ -116,10 +116,10 @@ class Batch:
         "index",
         "jobs",
         "kind",
+        "line",
         "oldest",
         "outcome",
         "place",
-        "pool",
         "said",
         "since",
         "tasks",
@@ -136,7 +136,7 @@ class Batch:
         self.want: Want = kind.want
         self.form: Form = kind.form
         self.team: str = kind.want.team
-        self.pool: str = kind.form.pool.name
+        self.line: tuple[str, str] = kind.want.team, kind.form.pool.name
         self.amounts: Amounts = kind.want.amounts
         self.wishes: list[Wish] = []
         self.index = 0
@@ -233,7 +233,8 @@ def from_the_end(head: tuple[tuple[int, int], Batch]) -> tuple[int, int]:
 class Queue:
     """``line`` is everybody, in Slurm's order; ``of_team`` each team's demand, and ``heads`` the same in line;
     ``tasks`` how many jobs count for the same, by team, where each task of an array is one; ``asked`` is what they
-    ask for of each resource, by team, and how many they are; ``least`` is what each of a team's asks for at least.
+    ask for of each resource, by team, and how many they are; ``least`` is what each of a team's asks for at least,
+    and ``oldest`` since when the one waits that waits longest.
     ``marked`` are those that a mark says have left for others. ``last`` are each team's jobs that come after all
     others: they are asked for, and in none of the rest.
     """
@@ -246,6 +247,7 @@ class Queue:
         self.tasks: dict[str, dict[Want, int]] = {}
         self.asked: dict[str, dict[Resource, tuple[int, int]]] = {}
         self.least: dict[str, Amounts] = {}
+        self.oldest: dict[str, float] = {}
         self.marked: set[Wish] = set()
         self._kinds = kinds
         self._waiting: Collection[WaitingJob] = ()
@@ -366,6 +368,7 @@ class Queue:
         self.least[team] = least or {}
         if tasks:
             self.heads[team] = in_line(self.of_team[team].values())
+            self.oldest[team] = min([batch.oldest for batch in self.of_team[team].values()])
         else:
             self.of_team.pop(team, None)
             self.heads.pop(team, None)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from slurm_gov.core.demand import Form, Want
 from slurm_gov.core.memory import Holdings
 from slurm_gov.core.policy import Policy, Resource
-from slurm_gov.core.queue import Batch, Queue, Wish
+from slurm_gov.core.queue import Batch, Place, Queue, Wish
 from slurm_gov.core.shares import Amounts, Holder
 from slurm_gov.core.victims import Victim
 
@@ -49,22 +49,16 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
     if policy.protect_after is None:
         return heads
     since = now - policy.protect_after
-    for team, in_line in queue.heads.items():
+    for team in queue.heads:
         if queue.oldest[team] > since:
             continue
-        large, larger = _large(queue, held, team)
+        large, larger, candidates = _large(queue, held, team)
         room: dict[Want, Amounts] | None = None
-        for place, batch in reversed(in_line) if large or larger else ():
+        for place, batch in candidates:
             want, head = batch.want, heads.get(batch.line)
-            if head is not None and head.place < place:
-                if len(policy.pools) == 1:
-                    break  # all others are behind it
-                continue
-            if batch.oldest > since:
+            if batch.oldest > since or (head is not None and head.place < place):
                 continue
             if want not in large:
-                if want not in larger:
-                    continue
                 if room is None:
                     room = _room(held, team, larger)
                 if want not in room:
@@ -113,9 +107,9 @@ def _fits_alone(held: Holdings, team: str, form: Form) -> bool:
         return form.fits(held.later)
 
 
-def _large(queue: Queue, held: Holdings, team: str) -> tuple[set[Want], set[Want]]:
-    """Those that are large, of what a team's waiting jobs would count for, and those that are so and more than its
-    quota; looked up until either has changed.
+def _large(queue: Queue, held: Holdings, team: str) -> tuple[set[Want], set[Want], list[tuple[Place, Batch]]]:
+    """Those that are large, of what a team's waiting jobs would count for, those that are so and more than its quota,
+    and the batches of either, in line; looked up until the jobs that wait or those that run have changed.
     """
     wants, known = queue.tasks[team], held.large.get(team)
     if known is None or known[0] is not wants:
@@ -123,8 +117,10 @@ def _large(queue: Queue, held: Holdings, team: str) -> tuple[set[Want], set[Want
         large = {want for want in wants if _is_large(holder, want.amounts, largest)}
         more = (want for want in wants if any(n > holder.quota(r).nominal for r, n in want.amounts.items()))
         larger = {want for want in more if any(n > largest.get(r, 0) for r, n in want.amounts.items())}
-        known = held.large[team] = wants, large, larger
-    return known[1:]
+        either = large | larger
+        line = [head for head in reversed(queue.heads[team]) if head[1].want in either] if either else []
+        known = held.large[team] = wants, (large, larger, line)
+    return known[1]
 
 
 def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:

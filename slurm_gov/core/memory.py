@@ -15,7 +15,7 @@ from slurm_gov.core.capacity import Ground
 from slurm_gov.core.demand import Form, Kinds, Want
 from slurm_gov.core.differences import differences
 from slurm_gov.core.policy import Policy, Resource
-from slurm_gov.core.queue import Queue
+from slurm_gov.core.queue import Batch, Place, Queue
 from slurm_gov.core.room import Room
 from slurm_gov.core.shares import Shares
 from slurm_gov.core.snapshot import Node, RunningJob, RunState, Snapshot
@@ -74,7 +74,7 @@ class Holdings:
 
     ``of_team``: each team's running jobs; ``in_line``: all of these in the order in which they would be preempted;
     ``on_nodes``: what jobs hold of each TRES that is a pool's, by node. ``large`` is for ``ahead.py``: which of a
-    team's wants are large, until its running jobs change.
+    team's jobs are large, until those that run or wait change.
     """
 
     def __init__(self, policy: Policy, snapshot: Snapshot) -> None:
@@ -90,7 +90,7 @@ class Holdings:
         self._empty: Room | None = None
         self._could_run: dict[Form, bool] = {}
         self._summed: dict[str, _Sums] = {}
-        self.large: dict[str, tuple[object, set[Want], set[Want]]] = {}
+        self.large: dict[str, tuple[object, tuple[set[Want], set[Want], list[tuple[Place, Batch]]]]] = {}
         self._marked: dict[int, RunningJob] = {}
         self._ending: dict[int, RunningJob] = {}
 

@@ -550,7 +550,7 @@ class _Cycle:
         """The batch of the next job that may be able to start. Of those ahead of which can be told at a glance that
         they cannot, whoever else is served before them, it is said why.
         """
-        changes = self.changes  # nothing starts meanwhile
+        changes, protected = self.changes, self.protected  # nothing starts meanwhile
         while heads:
             place, batch = heads[-1]
             if batch.done:
@@ -558,7 +558,8 @@ class _Cycle:
             elif batch.place is not place:  # its first jobs have started
                 heads.pop()
                 insort(heads, (batch.place, batch), key=from_the_end)
-            elif batch.line in self.protected and self._waits_behind(batch):
+            elif (head := protected.get(batch.line)) is not None and place > head.place:
+                self._fail(batch, self._is_ahead(head, batch))
                 heads.pop()
             else:
                 ask = batch.ask
@@ -723,12 +724,15 @@ class _Cycle:
         head = self.protected.get(batch.line)
         if head is None or batch.place <= head.place:
             return False
+        self._fail(batch, self._is_ahead(head, batch))
+        return True
+
+    def _is_ahead(self, head: Ahead, batch: Batch) -> Outcome:
         said = self.said_behind.get(head.job)
         if said is None:
             why = "job {} of team {} is ahead, has waited long and needs the room"
             said = self.said_behind[head.job] = Reason.TEAM_AT_LIMIT, why, (head.job, batch.team)
-        self._fail(batch, said)
-        return True
+        return said
 
     def _not_allowed(self, team: str, resource: Resource, amount: int, could: int) -> Outcome:
         """Why a team may not hold so much more."""

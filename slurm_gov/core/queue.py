@@ -215,7 +215,8 @@ def _verdict(kind: Kind, outcome: Outcome | None, jobs: Sequence[WaitingJob]) ->
     return tuple.__new__(Verdict, (kind.team, kind.pool, outcome, jobs))
 
 
-Heads = list[tuple[tuple[int, int], Batch]]
+Place = tuple[int, int]
+Heads = list[tuple[Place, Batch]]
 """Batches and the places of the first of each; the first in line is the last here."""
 
 
@@ -286,10 +287,11 @@ class Queue:
 
     def become(self, waiting: Collection[WaitingJob]) -> None:
         """Hold these and no others, nothing done about any of them yet."""
-        for batch in (*self.batches(), *self.last_in_line()):
-            batch.done = False
-            if batch.begun:
-                batch.begin()
+        for of_team in (*self.of_team.values(), *self.last.values()):
+            for batch in of_team.values():
+                batch.done = False
+                if batch.begun:
+                    batch.begin()
         known = self._known
         left, new = differences(self._waiting, waiting, known)
         gone = [known.pop(id(job)) for job in left]

@@ -208,12 +208,16 @@ _WILL_NOT_START = frozenset(
 
 
 def _waits_for_us(job: WaitingJob, mark: Mark) -> bool:
-    """Whether it waits because we requeued it. A requeued job's submit time is the time of its requeue; a begin time
-    further off than Slurm's wait, or what we made of it, is its user's own.
+    return job.slurm_reason == "BeginTime" and has_left(mark, job.submit, job.begin)
+
+
+def has_left(mark: Mark | None, submit: float, begin: float | None) -> bool:
+    """Whether a job with this begin time waits because we requeued it. A requeued job's submit time is the time of
+    its requeue; a begin time further off than Slurm's wait, or what we made of it, is its user's own.
     """
-    if job.slurm_reason != "BeginTime" or job.begin is None or job.submit < mark.since - 1:
+    if mark is None or mark.spared or begin is None or submit < mark.since - 1:
         return False
-    return job.begin - job.submit <= REQUEUE_WAIT or job.begin <= mark.held + HELD_MARGIN
+    return begin - submit <= REQUEUE_WAIT or begin <= mark.held + HELD_MARGIN
 
 
 def comes_back(fault: FaultMark | None, mark: Mark | None, submit: float, begin: float | None) -> bool:

@@ -100,11 +100,11 @@ class Batch:
     """All waiting jobs of one kind, in Slurm's order, and the first of them that still looks for a place.
 
     What was found impossible for that one is so for all that follow: ``outcome`` is then what is said of them.
-    ``line`` is whom they stand in line with: their team, and the pool whose nodes they ask for; ``place`` is the place of the first one in Slurm's order, and
-    ``since`` is since when it waits; ``done``: nothing more can be done for it in this cycle. ``begun``: one has
-    started in this cycle. ``jobs`` are the records, and ``tasks`` is how many they are, where each task of an array
-    is one; ``oldest`` is since when the one waits that waits longest. ``said`` is the verdict on all of them the last
-    time, and ``told`` what it says, if it was one for all.
+    ``line`` is whom they stand in line with: their team, and the pool whose nodes they ask for; ``place`` is the
+    place of the first one in Slurm's order, and ``since`` is since when it waits; ``done``: nothing more can be done
+    for it in this cycle. ``begun``: one has started in this cycle. ``jobs`` are the records, and ``tasks`` is how
+    many they are, where each task of an array is one; ``oldest`` is since when the one waits that waits longest.
+    ``said`` is the verdict on all of them the last time, and ``told`` what it says, if it was one for all.
     """
 
     __slots__ = (

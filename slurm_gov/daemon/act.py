@@ -74,6 +74,8 @@ async def _leave(client: SlurmClient, leave: Leave, done: Deeds) -> None:
 
 async def _requeue_ended(client: SlurmClient, job: RunningJob, done: Deeds) -> None:
     await client.requeue([job.id])
+    if job.mark is not None and job.mark.spared:  # it had its signal, and has left after all
+        await client.mark(job.id, replace(job.mark, spared=False))
     done.requeued_ended(job)
 
 

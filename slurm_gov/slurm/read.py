@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from types import MappingProxyType
 
-from slurm_gov.core.actions import HELD_MARGIN, comes_back
+from slurm_gov.core.actions import HELD_MARGIN, comes_back, has_left
 from slurm_gov.core.cluster import User
 from slurm_gov.core.marks import (
     read_behind,
@@ -448,13 +448,16 @@ def _waiting(
 ) -> WaitingJob:
     others = [one for one in parts if one[0] is not row] if parts and parts[0][0] is row else []
     submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
-    behind, fault = read_behind(comment), read_fault(comment)
+    behind, fault, mark = read_behind(comment), read_fault(comment), read_mark(comment)
     # What we have wait behind another is demand all the same; a begin time further off is its user's own.
     ours = behind is not None and begin is not None and begin <= behind.until + HELD_MARGIN
     # So is what a fault stopped: in a moment it may start, and what it needs is not to be given away.
-    back = comes_back(fault, read_mark(comment), submit, begin)
+    back = comes_back(fault, mark, submit, begin)
     reason = "" if (ours or back) and row["reason"] == "BeginTime" else row["reason"]
     held_back = not_ready(reason, any_reserved) or ("it is held" if row["prioritylong"] == "0" else "")
+    if mark is not None and reason == "BeginTime" and has_left(mark, submit, begin):
+        held_back = f"it left for job {mark.beneficiary} of team {mark.team}, and "
+        held_back += "waits until that has started" if mark.held else "Slurm lets it wait for two minutes at most"
     # Slurm may hold it for another reason first, and tell of these when that is gone.
     for part, _ in others:
         held_back = held_back or not_ready(part["reason"], any_reserved)
@@ -476,7 +479,7 @@ def _waiting(
         slurm_reason=row["reason"],
         held_back=held_back,
         begin=begin,
-        mark=read_mark(comment),
+        mark=mark,
         time_limit=parse.duration(row["timelimit"]),
         name=legible(row["name"]),
         expected=parse.time(row["starttime"]),

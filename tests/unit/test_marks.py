@@ -97,6 +97,14 @@ def test_behind_whom_it_waits_is_noted_once_and_taken_away() -> None:
     assert read_behind("see ticket 12 [slurm-gov behind=x until=1]") is None
 
 
+def test_a_run_that_was_spared_did_not_leave() -> None:
+    earlier = write_mark("[slurm-gov preempted=150:1]", replace(MARK, run=300.0, since=350.0, spared=True))
+    assert read_preempted(earlier, 300.0) == (Preempted(150.0, 1),)
+    assert read_preempted(earlier, 500.0) == (Preempted(150.0, 1),)
+    later = write_mark(earlier, replace(MARK, run=500.0, since=550.0))
+    assert read_preempted(later, 600.0) == (Preempted(550.0, 4711), Preempted(150.0, 1))
+
+
 def test_that_it_was_spared_is_noted() -> None:
     spared = replace(MARK, spared=True)
     noted = write_mark("", spared)

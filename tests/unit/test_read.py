@@ -534,9 +534,15 @@ def test_a_job_whose_licence_is_not_free_is_no_demand(wanted: str, lack: str) ->
 
 def test_a_requeued_job_keeps_its_note_and_waits_for_its_time() -> None:
     mark = Mark(9, "product", 1795448600.0, 1795448630.0, 1795448551.0, "why")
-    job = waiting(reason="BeginTime", eligibletime="1795448724", admin_comment=write_mark("", mark))
-    assert (job.mark, job.begin) == (mark, 1795448724.0)
-    assert job.held_back == "its begin time has not come"
+    back = {"reason": "BeginTime", "submittime": "1795448630"}
+    job = waiting(**back, eligibletime="1795448751", admin_comment=write_mark("", mark))
+    assert (job.mark, job.begin) == (mark, 1795448751.0)
+    assert job.held_back == "it left for job 9 of team product, and Slurm lets it wait for two minutes at most"
+    ours = write_mark("", replace(mark, held=1795448900.0))
+    job = waiting(**back, eligibletime="1795448902", admin_comment=ours)
+    assert job.held_back == "it left for job 9 of team product, and waits until that has started"
+    job = waiting(**back, eligibletime="1795449999", admin_comment=ours)
+    assert job.held_back == "its begin time has not come", "its user's own"
 
 
 def test_who_waits_behind_another_by_our_doing_is_demand() -> None:

@@ -208,11 +208,14 @@ class Invariants:
             earlier = {other for (id, _), other in self.preempted.items() if id == job.id}
             if whom in earlier and beneficiary not in self.arrays:
                 self._wrong(f"job {job.id} is preempted for {beneficiary} a second time")
+            if job.account not in self.policy.teams:
+                self._wrong(f"job {job.id} of account {job.account}, which has no policy, is preempted")
+                continue
             if job.id in self.keep:
                 self._wrong(f"job {job.id} cannot be requeued and is preempted")
             self.preempted[job.id, run] = whom
         for job in fresh:
-            if job.mark[1] != job.account:
+            if job.mark[1] != job.account and job.account in self.policy.teams:
                 for pool, amount in self._pools_of(job):
                     key = (job.account, pool, job.since)
                     self._taken.setdefault(key, []).append((job, amount))

@@ -87,11 +87,13 @@ class Free:
             if (
                 partition not in node.partitions
                 or not request.features <= node.features
+                or (request.any_features and not any(one <= node.features for one in request.any_features))
                 or name in request.excluded_nodes
                 or (request.exclusive and self.jobs[name])
             ):
                 continue
-            sizes = [request.gpus_per_node] if request.gpus_per_node else range(unit, total + 1, unit)
+            largest = min(total, request.most_per_node or total)
+            sizes = [request.gpus_per_node] if request.gpus_per_node else range(unit, largest + 1, unit)
             able = [size for size in sizes if self._has(request, name, tres, size, total)]
             if able:
                 most[name] = max(able)
@@ -105,6 +107,7 @@ class Free:
                 return None
             return [self._held(request, name, tres, request.gpus_per_node, total) for name in chosen]
         by_size = [*first, *sorted((name for name in most if name not in first), key=lambda name: -most[name])]
+        by_size = by_size[: request.max_nodes or None]
         if len(by_size) < count or total < count * unit:
             return None
         give = dict.fromkeys(by_size[:count], unit)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import pytest
 from checker import Free, excess, gpus_of, pool_of, quota_of, team_of, use_of, wanted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import World, worlds
 
 from slurm_gov.core.decision import Plan, Reason
-from slurm_gov.core.plan import plan
+from slurm_gov.core.plan import _Chosen, _Cycle, plan
 from slurm_gov.core.policy import ClassRules
+from slurm_gov.core.queue import Batch
 from slurm_gov.core.snapshot import RunState, WaitingJob
 
 quick = settings(max_examples=700)
@@ -142,6 +144,13 @@ def victims_may_be_preempted(world: World, decided: Plan) -> None:
             assert sum(snapshot.now - one.at < most.per for one in victim.preempted) < most.count
 
 
+def nobody_leaves_for_one_that_may_not_start(world: World, decided: Plan) -> None:
+    jobs = {job.id: job for job in world.snapshot.waiting}
+    for one in decided.preempt:
+        job = jobs[one.beneficiary]
+        assert job.request.plain and not (job.comes_last or job.takes_nobody or job.held_back)
+
+
 def every_waiting_job_has_one_reason(world: World, decided: Plan) -> None:
     assert sorted(one.job for one in decided.decisions) == sorted(job.id for job in world.snapshot.waiting)
     assert all(one.why for one in decided.decisions)
@@ -156,6 +165,7 @@ RULES: list[Callable[[World, Plan], None]] = [
     lent_is_idle_and_given_once,
     nobody_within_quota_is_preempted_for_another_team,
     victims_may_be_preempted,
+    nobody_leaves_for_one_that_may_not_start,
     every_waiting_job_has_one_reason,
 ]
 
@@ -179,6 +189,26 @@ def test_equal_inputs_give_the_equal_plan_whatever_their_order(world, random):
     seen = world.snapshot
     other = replace(seen, nodes=shuffled(seen.nodes), running=shuffled(seen.running), waiting=shuffled(seen.waiting))
     assert plan(world.policy, other) == plan(world.policy, seen)
+
+
+@settings(quick, max_examples=500)
+@given(worlds())
+def test_no_victim_could_be_spared_however_many_wait(world):
+    """As things are when each is served: without any one of them the job would not fit, or would not be allowed."""
+    taken = _Cycle._take_place_of
+
+    def judged(cycle: _Cycle, batch: Batch, found: _Chosen) -> None:
+        for stays in found.victims:
+            with cycle.working.trial():
+                for one in found.victims:
+                    if one is not stays:
+                        cycle.working.remove(one.victim)
+                assert cycle._would_start(batch) is None, f"job {stays.victim.job.id} could stay"
+        taken(cycle, batch, found)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Cycle, "_take_place_of", judged)
+        plan(world.policy, world.snapshot)
 
 
 def _alone(world: World, job: WaitingJob) -> World:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 from checker import Free, excess, pool_of, quota_of, team_of, use_of, wanted
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from slurm_model import CYCLE, Slurm
 from test_one_cycle import RULES
 from worlds import NOW, World, nodes_of, pick, policies, waiting_of
 
 from slurm_gov.core.decision import Reason
-from slurm_gov.core.policy import WithinTeam, frozen
-from slurm_gov.core.snapshot import WaitingJob
+from slurm_gov.core.policy import Preemption, Reclaim, WithinTeam, frozen
+from slurm_gov.core.snapshot import Node, Request, RunState, WaitingJob
 
 SETTLED = 3  # so many cycles without a change
 
@@ -40,7 +41,10 @@ def storms(draw: st.DrawFn, grace: float, protect: bool = False) -> Storm:
     rules = replace(rules, preemption=replace(rules.preemption, grace=grace, cancel_unrequeueable=False))
     nodes = nodes_of(draw, rules, healthy=True)
     accounts = list(rules.teams)
-    jobs = [replace(job, held_back="") for job in waiting_of(draw, rules, nodes, 101, accounts, 9)]
+    jobs = [
+        replace(job, held_back="", tasks=min(job.tasks, 5))
+        for job in waiting_of(draw, rules, nodes, 101, accounts, 9)
+    ]
     arrivals = []
     at = 0
     for job in jobs:
@@ -144,3 +148,88 @@ def test_quotas_beyond_what_is_healthy_are_no_fight(storm):
     settle(slurm, 200)
     nothing_idle_that_somebody_may_have(slurm)
     assert not slurm.requeues
+
+
+AT_MOST = 8
+"""Cycles until an owner has its place: two of grace, one each to decide and to start, and as much again where those
+who left for one make room for another.
+"""
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> tuple[Slurm, int, list[int]]:
+    """A cluster of whole nodes, enough for all quotas, and how busy each team is: one job in so many cycles. Quotas
+    may be taken back from anybody.
+    """
+    rules = draw(policies())
+    pools = list(rules.pools.values())
+    teams = {}
+    for name, team in rules.teams.items():
+        quotas = {pool: replace(quota, nominal=quota.nominal // 8 * 8) for pool, quota in team.quotas.items()}
+        within = draw(pick([WithinTeam.NEVER, WithinTeam.LOWER_PRIORITY]))
+        teams[name] = replace(
+            team, quotas=frozen(quotas), preempt_within_team=within, reclaim=Reclaim.ANY, min_runtime=None
+        )
+    cohorts = {name: replace(cohort, quotas=frozen({})) for name, cohort in rules.cohorts.items()}
+    rules = replace(
+        rules,
+        teams=frozen(teams),
+        cohorts=frozen(cohorts),
+        protect_after=None,
+        preemption=Preemption(grace=draw(pick([0.0, 30.0]))),
+    )
+    nodes = []
+    for pool in pools:
+        promised = sum(team.quotas[pool.name].nominal for team in teams.values()) // 8
+        for number in range(max(1, promised) + draw(st.integers(0, 2))):
+            nodes.append(Node(f"{pool.name}-{number}", pool.partitions, frozen({pool.tres: 8}), 64, 1_000_000))
+    parents = dict.fromkeys(rules.teams, "root")
+    often = [draw(pick([1, 2, 4, 8])) for _ in teams]
+    return Slurm(rules, nodes, parents, NOW), draw(st.integers(0, 10**6)), often
+
+
+# It would take minutes to shrink one of these.
+@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@given(crowds())
+def test_while_jobs_come_and_go_owners_get_their_place_and_nobody_leaves_in_vain(crowd):
+    slurm, seed, often = crowd
+    dice, pools = random.Random(seed), list(slurm.policy.pools.values())
+    waits: dict[int, int] = {}  # first jobs within their quotas, and for how many cycles they have waited
+    taken: dict[int, int] = {}  # for whom somebody left, and for how many cycles they have waited since
+    for cycle in range(200):
+        for number, team in enumerate(slurm.policy.teams):
+            crowded = sum(job.account == team for job in slurm.waiting.values()) >= 6
+            if not crowded and dice.randrange(often[number]) == 0:
+                pool = dice.choice(pools)
+                request = Request(frozen({pool.tres: 8}), gpus_per_node=8, cpus=8)
+                job = WaitingJob(
+                    1000 * (cycle + 1) + number, "", "bob", team, pool.partitions, "training", 10, 0, request
+                )
+                job = replace(job, display_id=str(job.id))  # of one priority: none that comes later is ahead in line
+                slurm.submit(replace(job, qos=dice.choice(["training", "experiment"])), dice.randint(1, 6))
+        before = World(slurm.policy, slurm.look())
+        decided, changed = slurm.cycle()
+        for rule in RULES:
+            rule(before, decided)
+        if not changed and not any(run.job.state is RunState.COMPLETING for run in slurm.runs.values()):
+            nothing_idle_that_somebody_may_have(slurm)
+        # Within a team jobs that come later may be ahead in line, and Slurm gives them the place.
+        left_for = {one.beneficiary for one in decided.preempt if one.team != one.beneficiary_team}
+        taken = {id: taken.get(id, 0) + 1 for id in taken.keys() | left_for if id in slurm.waiting}
+        assert max(taken.values(), default=0) <= AT_MOST, f"left for in vain: {taken}"
+        waits = {id: waits.get(id, 0) + 1 for id in _first_within_quota(slurm)}
+        assert max(waits.values(), default=0) <= AT_MOST, f"within their quotas: {waits}"
+        slurm.pass_time()
+
+
+def _first_within_quota(slurm: Slurm) -> set[int]:
+    """Of each team and pool the first job in line, if its quota covers it and nothing else holds it."""
+    look, found = slurm.look(), {}
+    use = use_of(slurm.policy, look, look.running)
+    for job in sorted(look.waiting, key=lambda job: (-job.priority, job.id)):
+        pool = pool_of(slurm.policy, job)
+        place = job.account, pool.name
+        if place not in found and not job.held_back:
+            within = use[place] + wanted(job) <= quota_of(slurm.policy, *place).nominal
+            found[place] = job.id if within else 0
+    return set(found.values()) - {0}

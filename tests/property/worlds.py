@@ -22,7 +22,18 @@ from slurm_gov.core.policy import (
     WithinTeam,
     frozen,
 )
-from slurm_gov.core.snapshot import Held, Mark, Node, Preempted, Request, RunningJob, RunState, Snapshot, WaitingJob
+from slurm_gov.core.snapshot import (
+    Behind,
+    Held,
+    Mark,
+    Node,
+    Preempted,
+    Request,
+    RunningJob,
+    RunState,
+    Snapshot,
+    WaitingJob,
+)
 
 NOW = 100_000.0
 POOLS = {"h100": Pool("h100", ("gpu",), "gpu:h100"), "a100": Pool("a100", ("old", "mixed"), "gpu:a100")}
@@ -59,15 +70,21 @@ class World:
         lines += [
             f"running {job.id} {job.account} {job.qos} {job.state} since {job.start - NOW:+.0f} on "
             f"{[(held.node, dict(held.gpus), held.cpus, held.memory) for held in job.held]}"
-            f"{'' if job.requeueable else ' not requeueable'}{' being preempted' if job.being_preempted else ''}"
+            f"{'' if job.requeueable else ' not requeueable'}"
+            f"{f' being preempted for {job.mark.beneficiary}' if job.being_preempted else ''}"
+            f"{' was spared' if job.was_spared else ''}"
             f"{f' preempted {job.preempted}' if job.preempted else ''}{' saved' if job.checkpoint else ''}"
             for job in seen.running
         ]
         lines += [
             f"waiting {job.id} {job.account} {job.qos} priority {job.priority} in {job.partitions} x{job.tasks} "
             f"{job.request}{' NOT READY' if job.held_back else ''}"
+            f"{f' left for {job.mark.beneficiary}' if job.mark else ''}"
+            f"{f' behind {job.behind.job}' if job.behind else ''}"
+            f"{' comes last' if job.comes_last else ''}{' takes nobody' if job.takes_nobody else ''}"
             for job in seen.waiting
         ]
+        lines += [f"ended {job.id} {job.account}, for {job.mark and job.mark.beneficiary}" for job in seen.ended]
         return "\n    " + "\n    ".join(lines) + "\n"
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
@@ -132,7 +149,7 @@ def nodes_of(draw: st.DrawFn, rules: Policy, healthy: bool = False) -> list[Node
     node = st.tuples(pick([8, 4, 2]), pick([64, 8]), pick([1_000_000, 8000]), pick([True, True, True, False]))
     for index, (gpus, cpus, memory, usable) in enumerate(draw(st.lists(node, min_size=1, max_size=6))):
         pool = list(rules.pools.values())[index % len(rules.pools)]
-        features = frozenset({"nvlink"} if index % 3 == 0 else ())
+        features = frozenset({"nvlink"} if index % 3 == 0 else {"roce"} if index % 3 == 1 else ())
         partitions = pool.partitions
         nodes.append(
             Node(f"n{index}", partitions, frozen({pool.tres: gpus}), cpus, memory, features, usable or healthy)
@@ -145,7 +162,12 @@ requests_kind = st.tuples(
     pick([8, 4, 2, 1]),  # GPUs, per node or in all for each node
     pick([1, 2, 3]),  # nodes
     pick([1, 2, 12]),  # CPUs a GPU
-    pick(["", "", "", "memory", "feature", "exclude", "require", "exclusive", "untyped", "unclear", "by task"]),
+    pick(
+        [
+            *("", "", "", "memory", "feature", "exclude", "require", "exclusive", "untyped", "unclear", "by task"),
+            *("any feature", "few nodes", "few on each"),
+        ]
+    ),
 )
 
 
@@ -174,6 +196,12 @@ def request_of(kind: tuple[str, int, int, int, str], rules: Policy, pool: Pool, 
         request = replace(request, exclusive=True, gpus=frozen({tres: 8 * count}), gpus_per_node=8)
     elif extra == "unclear":
         request = replace(request, plain=False)
+    elif extra == "any feature":
+        request = replace(request, any_features=frozenset({frozenset({"nvlink"}), frozenset({"roce"})}))
+    elif extra == "few nodes" and form == "spread":
+        request = replace(request, max_nodes=count)
+    elif extra == "few on each" and form == "spread":
+        request = replace(request, most_per_node=gpus)
     elif extra == "by task" and form == "spread":
         request = replace(request, gpus_per_task=gpus)
     return request
@@ -184,7 +212,7 @@ def waiting_of(
 ) -> list[WaitingJob]:
     """Up to ``most`` waiting jobs of these accounts."""
     job = st.tuples(
-        pick(accounts), pick(list(CLASSES)), pick([1000, 10, 500]), pick([1, 1, 2, 5]), requests_kind, st.booleans()
+        pick(accounts), pick(list(CLASSES)), pick([1000, 10, 500]), pick([1, 1, 2, 300]), requests_kind, st.booleans()
     )
     jobs = []
     for index, (account, qos, priority, tasks, kind, ready) in enumerate(draw(st.lists(job, max_size=most))):
@@ -237,7 +265,7 @@ def running_of(draw: st.DrawFn, rules: Policy, nodes: list[Node], accounts: list
         mark = None
         if more.startswith("preempted"):
             run = start if more == "preempted" else start - 500
-            mark = Mark(101, "ant", NOW - 5, NOW + 25, run)
+            mark = Mark(101 + id % 8, "ant", NOW - 5, NOW + 25, run, spared=id % 3 == 2)
         state = {"completing": RunState.COMPLETING, "suspended": RunState.SUSPENDED}.get(more, RunState.RUNNING)
         jobs.append(
             RunningJob(
@@ -260,6 +288,25 @@ def running_of(draw: st.DrawFn, rules: Policy, nodes: list[Node], accounts: list
     return jobs
 
 
+notes = pick(
+    ["", "", "", "", "left", "left", "left, kept", "left, spared", "behind", "comes last", "takes nobody", "long ago"]
+)
+
+
+def _noted(job: WaitingJob, note: str, other: int) -> WaitingJob:
+    """A waiting job with what we may have noted on it: that it left for another, that it stands behind it..."""
+    if note.startswith("left"):
+        kept = note == "left, kept"
+        mark = Mark(other, "ant", NOW - 40, NOW - 30, NOW - 900, held=NOW + 30 if kept else 0.0)
+        back = replace(job, mark=replace(mark, spared=note == "left, spared"), submit=NOW - 30, tasks=1)
+        return replace(back, held_back="it left", slurm_reason="BeginTime", begin=NOW + 30) if kept else back
+    if note == "behind":
+        return replace(job, behind=Behind(other, NOW + 20), slurm_reason="BeginTime", begin=NOW + 20)
+    if note == "long ago":
+        return replace(job, submit=NOW - 5000)
+    return replace(job, comes_last=note == "comes last", takes_nobody=bool(note))
+
+
 @st.composite
 def worlds(draw: st.DrawFn) -> World:
     """A cluster in any state, also one that the policy would never have let come about."""
@@ -268,9 +315,28 @@ def worlds(draw: st.DrawFn) -> World:
     accounts = [*rules.teams, GUESTS, "lab"]
     parents = {**dict.fromkeys(rules.teams, "root"), GUESTS: "root", "lab": "ant"}
     running = running_of(draw, rules, nodes, accounts)
-    waiting = waiting_of(draw, rules, nodes, 101, accounts, 8)
+    waiting = [
+        _noted(job, note, other)
+        for job, (note, other) in zip(
+            waiting_of(draw, rules, nodes, 101, accounts, 8),
+            draw(st.lists(st.tuples(notes, pick([101, 102, 103, 1, 2, 999])), min_size=8, max_size=8)),
+            strict=False,
+        )
+    ]
+    gone = running_of(draw, rules, nodes, accounts)[:1] if draw(pick([False, False, True])) else []
+    mark = Mark(draw(pick([101, 102])), "ant", NOW - 5, NOW + 25, 0.0)
+    ended = [
+        replace(job, id=50, state=RunState.COMPLETING, requeueable=True, mark=replace(mark, run=job.start))
+        for job in gone
+    ]
     lately = {team: draw(pick([0.0, 1000.0, 50_000.0])) for team in rules.teams} if rules.half_life else {}
     seen = Snapshot(
-        NOW, tuple(nodes), tuple(running), tuple(waiting), frozen(parents), borrowed_lately=frozen(lately)
+        NOW,
+        tuple(nodes),
+        tuple(running),
+        tuple(waiting),
+        frozen(parents),
+        ended=tuple(ended),
+        borrowed_lately=frozen(lately),
     )
     return World(rules, seen)

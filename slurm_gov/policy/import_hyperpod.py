@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 
 from slurm_gov.policy import accelerators
 from slurm_gov.policy.importing import (
@@ -26,6 +27,7 @@ from slurm_gov.policy.importing import (
     is_type,
     number_limit,
     refuse,
+    rounded,
     whole_problem,
 )
 from slurm_gov.policy.problems import PolicyError, Problem, shown
@@ -50,6 +52,7 @@ _RECORDS = (
     "Status",
 )
 _GONE = ("CreateFailed", "CreateRollbackFailed", "Deleting", "Deleted")
+_BESIDE = {"cpu": ("VCpu", 1), "mem": ("MemoryInGiB", 1024)}  # what stands behind the pool; CPUs or MiB in one
 _BORROW = 50  # percent, where BorrowLimit is not set
 _MOST_PERCENT = 500  # what the policy file takes
 
@@ -237,17 +240,16 @@ class _Import:
         self._unknown(
             config.known("ComputeQuotaResources", "ResourceSharingConfig", "PreemptTeamTasks"), f"ComputeQuota {name}"
         )
-        nominal = self._amounts(config, "ComputeQuotaResources", team)
-        for pool, amount in nominal:
-            holder.quota[pool] = holder.quota.get(pool, 0) + amount
-        self._sharing(config, holder, nominal, team)
+        holder.quota = self._amounts(config, "ComputeQuotaResources", team)
+        self._sharing(config, holder, team)
         within = config.choice("PreemptTeamTasks", "LowerPriority", "Never")
         holder.rules["preempt_within_team"] = "never" if within == "Never" else "lower_priority"
         self.draft.teams[self.teams.of(team)] = holder
 
-    def _amounts(self, config: Object, name: str, team: str) -> list[tuple[str, int]]:
-        """Pools and GPUs of a list of resources."""
-        amounts: list[tuple[str, int]] = []
+    def _amounts(self, config: Object, name: str, team: str) -> dict[str, int]:
+        """What a list of resources has of each pool, and of CPUs and memory beside its GPUs."""
+        amounts: dict[str, int] = {}
+        unsaid: dict[str, str] = {}  # what HyperPod works out itself, for one of the entries of a pool
         for resource in config.list(name):
             others = resource.known(
                 "InstanceType", "Count", "Accelerators", "VCpu", "MemoryInGiB", "AcceleratorPartition"
@@ -258,19 +260,48 @@ class _Import:
                 if not resource.has("InstanceType"):
                     resource.wrong(["InstanceType"], "is missing", 'such as "ml.p5.48xlarge"')
                 continue
-            amounts += self._amount(resource, instance, team)
-        return amounts
-
-    def _amount(self, resource: Object, instance: str, team: str) -> Iterator[tuple[str, int]]:
-        count, gpus = resource.whole("Count", 0, MOST), resource.whole("Accelerators", 0, MOST)
-        cpus, memory = resource.number("VCpu"), resource.number("MemoryInGiB")
-        if cpus is not None or memory is not None:
+            pools = list(self._amount(resource, instance))
+            for pool, gpus in pools:
+                amounts[pool] = amounts.get(pool, 0) + gpus
+            if not pools:
+                continue
+            pool, _ = pools[-1]
+            said = [beside for beside in _BESIDE if resource.has(_BESIDE[beside][0])]
+            if said and len(pools) > 1:
+                self.notes.add(
+                    "VCpu and MemoryInGiB beside two kinds of accelerators",
+                    f"taken as {pool}'s; jobs on the others are not limited in them",
+                    team,
+                )
+            for beside, (field, unit) in _BESIDE.items():
+                amount = self._beside(resource, field, unit, beside, team)
+                if amount is None:
+                    unsaid.setdefault(f"{pool}/{beside}", instance)
+                else:
+                    amounts[f"{pool}/{beside}"] = amounts.get(f"{pool}/{beside}", 0) + amount
+        for one in sorted(unsaid.keys() & amounts.keys()):
+            field = _BESIDE[one.partition("/")[2]][0]
             self.notes.add(
-                "VCpu and MemoryInGiB of quotas",
-                "not limited: ours are of GPUs; a job gets the CPUs and "
-                "memory that it asks for, or the partition's default",
+                f"{field} is not set for {unsaid[one]}, which is in the same pool as others that have it",
+                "not limited: HyperPod works it out from what there is, which is not in the files",
                 team,
             )
+            del amounts[one]
+        return amounts
+
+    def _beside(self, resource: Object, name: str, unit: int, kind_of: str, team: str) -> int | None:
+        """CPUs, or MiB of memory."""
+        amount = resource.number(name)
+        if amount is None:
+            return None
+        if amount > MOST:
+            resource.wrong([name], f"{amount:g} is more than any cluster has", "write what there is")
+            return None
+        return rounded(Fraction(amount) * unit, kind_of, self.notes, team)
+
+    def _amount(self, resource: Object, instance: str) -> Iterator[tuple[str, int]]:
+        """Pools and GPUs; the last one is what CPUs and memory belong to."""
+        count, gpus = resource.whole("Count", 0, MOST), resource.whole("Accelerators", 0, MOST)
         part = resource.section("AcceleratorPartition")
         if part is not None:
             yield from self._partition(part, instance)
@@ -326,7 +357,7 @@ class _Import:
         if pool is not None:
             yield pool, count
 
-    def _sharing(self, config: Object, holder: Holder, nominal: list[tuple[str, int]], team: str) -> None:
+    def _sharing(self, config: Object, holder: Holder, team: str) -> None:
         sharing = config.section("ResourceSharingConfig")
         strategy, percent, absolute = None, None, dict[str, int]()
         if sharing is not None:
@@ -335,25 +366,34 @@ class _Import:
             if not sharing.has("Strategy"):
                 sharing.wrong(["Strategy"], "is missing", "write LendAndBorrow, Lend or DontLend")
             percent = sharing.whole("BorrowLimit", 0, 10_000)
-            for pool, amount in self._amounts(sharing, "AbsoluteBorrowLimits", team):
-                absolute[pool] = absolute.get(pool, 0) + amount
-        for pool in absolute:
-            holder.quota.setdefault(pool, 0)
-        for pool, quota in holder.quota.items():
-            holder.lend[pool] = "none" if strategy == "DontLend" else "all"
-            holder.borrow[pool] = "none"
-            if strategy in (None, "LendAndBorrow"):
-                holder.borrow[pool] = self._borrow(_BORROW if percent is None else percent, quota, team)
-                if pool in absolute:
-                    holder.borrow[pool] = number_limit(absolute[pool])
+            absolute = self._amounts(sharing, "AbsoluteBorrowLimits", team)
+        for resource in sorted(absolute):
+            pool = resource.partition("/")[0]
+            if holder.quota.get(pool) and resource not in holder.quota:
+                field = _BESIDE[resource.partition("/")[2]][0]
+                what = f"{field} in AbsoluteBorrowLimits, without a quota of it"
+                self.notes.add(what, "not limited, as its quota is not", team)
+            else:
+                holder.quota.setdefault(resource, 0)
+        for resource, quota in holder.quota.items():
+            pool = resource.partition("/")[0]
+            holder.lend[resource] = "none" if strategy == "DontLend" else "all"
+            holder.borrow[resource] = "none"
+            if strategy not in (None, "LendAndBorrow"):
+                continue
+            if resource in absolute:
+                holder.borrow[resource] = number_limit(absolute[resource])
+            elif pool in absolute and holder.quota[pool]:
+                # HyperPod has it in the ratio of the accelerators.
+                holder.borrow[resource] = number_limit(quota * absolute[pool] // holder.quota[pool])
+            else:
+                holder.borrow[resource] = self._borrow(_BORROW if percent is None else percent, quota, team)
 
     def _borrow(self, percent: int, quota: int, team: str) -> Limit:
         if percent == 0:
             return "none"
         if percent > _MOST_PERCENT:
-            self.notes.add(
-                f"a BorrowLimit above {_MOST_PERCENT} percent", "written as the number of GPUs that it is", team
-            )
+            self.notes.add(f"a BorrowLimit above {_MOST_PERCENT} percent", "written as the number that it is", team)
             return number_limit(quota * percent // 100)
         return f"{percent}%"
 
@@ -367,6 +407,16 @@ class _Import:
                 first = next(iter(self.draft.pools))
                 team.quota, team.lend, team.borrow = {first: 0}, {first: "none"}, {first: "none"}
                 self.notes.add("a team without accelerators", "it may use no GPUs here", name)
+        for resource in sorted(self.draft.beside):
+            pool, _, beside = resource.partition("/")
+            for name, team in self.draft.teams.items():
+                if team.quota.get(pool) and resource not in team.quota:
+                    self.notes.add(
+                        f"{_BESIDE[beside][0]} is not set, where others of pool {pool} have it",
+                        "not limited: HyperPod works it out in the ratio of the accelerators; what they do not use "
+                        "of it is not lent",
+                        name,
+                    )
 
     # -- the cluster ---------------------------------------------------------------------------------------
 

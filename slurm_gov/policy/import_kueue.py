@@ -4,9 +4,10 @@ LocalQueue and Kueue's own Configuration, as files or as ``kubectl get -o yaml``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import partial
 from math import gcd, lcm
 
 from slurm_gov.policy import accelerators
@@ -26,6 +27,7 @@ from slurm_gov.policy.importing import (
     is_type,
     number_limit,
     refuse,
+    rounded,
     whole_problem,
 )
 from slurm_gov.policy.problems import Problem, shown
@@ -48,6 +50,8 @@ GPU_RESOURCES = frozenset(
 )
 """What Kubernetes calls whole accelerators."""
 _MIG = "nvidia.com/mig-"
+_BESIDE = {"cpu": ("cpu", 1), "memory": ("mem", 1024**2)}  # what stands behind the pool, and its unit
+_WRITE_GPUS, _WRITE_AMOUNT = "write a number of GPUs, such as 8", "write a quantity, such as 512, or 4Ti of memory"
 _LABELS = (
     "nvidia.com/gpu.product",
     "cloud.google.com/gke-accelerator",
@@ -121,6 +125,18 @@ def import_kueue(
                     Problem(source.name, place.line, place.column, "", "is no object", "write kind: ClusterQueue ...")
                 )
     return found.run([source.name for source in sources])
+
+
+def _add(holder: Holder, resource: str, nominal: int, borrow: int | None, lend: int | None) -> None:
+    """Several flavors may be one pool: then what it has of them is added up, and so are its limits."""
+    first = resource not in holder.quota
+    holder.quota[resource] = holder.quota.get(resource, 0) + nominal
+    for limits, number, everything in ((holder.borrow, borrow, "unlimited"), (holder.lend, lend, "all")):
+        before = 0 if first else limits[resource]
+        if number is None or before == everything:
+            limits[resource] = everything
+        else:
+            limits[resource] = number_limit(number + (before if isinstance(before, int) else 0))
 
 
 class _Import:
@@ -223,52 +239,98 @@ class _Import:
             group.known("coveredResources", "flavors")
             for flavor in group.list("flavors"):
                 flavor.known("name", "resources")
-                name = flavor.text("name", required=True)
-                for resource in flavor.list("resources") if name else ():
-                    self._resource(resource, name or "", holder, whose, limits)
+                if name := flavor.text("name", required=True):
+                    self._flavor_quotas(name, list(flavor.list("resources")), holder, whose, limits)
 
-    def _resource(self, resource: Object, flavor: str, holder: Holder, whose: str, limits: bool) -> None:
-        resource.known("name", "nominalQuota", "borrowingLimit", "lendingLimit")
-        name = resource.text("name", required=True)
-        if name is None:
+    def _flavor_quotas(
+        self, flavor: str, resources: Sequence[Object], holder: Holder, whose: str, limits: bool
+    ) -> None:
+        """What it has of one flavor: CPUs and memory belong to the pool of the GPUs that stand beside them."""
+        pools: dict[str, int] = {}
+        beside: list[Object] = []
+        for resource in resources:
+            resource.known("name", "nominalQuota", "borrowingLimit", "lendingLimit")
+            name = resource.text("name", required=True)
+            if name in _BESIDE:
+                beside.append(resource)
+            elif name in self.gpus or (name or "").startswith(_MIG):
+                pool, nominal = self._gpu_quota(resource, flavor, holder, limits)
+                if pool is not None:
+                    pools[pool] = pools.get(pool, 0) + nominal
+            elif name is not None:
+                instead = "not limited: ours are of GPUs, CPUs and memory; a job gets what it asks for"
+                self.notes.add(f"quotas of {name}", instead, whose)
+        if not beside:
             return
-        part = name.removeprefix("nvidia.com/") if name.startswith(_MIG) else ""
-        if name not in self.gpus and not part:
-            what = "quotas of cpu and memory" if name in ("cpu", "memory") else f"quotas of {name}"
+        if not pools:
             self.notes.add(
-                what, "not limited: ours are of GPUs; a job gets what it asks for, or the partition's default", whose
+                "quotas of cpu and memory of a flavor without GPUs beside them",
+                "not limited: ours stand beside the GPUs of a pool; such nodes are Slurm's alone",
+                f"{whose}: {flavor}",
             )
             return
+        # A flavor lists all GPUs of its group, with 0 of those that it does not have.
+        pool = next((pool for pool, nominal in pools.items() if nominal), next(iter(pools)))
+        if len(pools) > 1:
+            self.notes.add(
+                "quotas of cpu and memory of a flavor with several kinds of GPUs",
+                f"taken as {pool}'s; jobs on the others are not limited in them",
+                f"{whose}: {flavor}",
+            )
+        for resource in beside:
+            kind_of, unit = _BESIDE[resource.data["name"]]
+            read = partial(self._amount, resource, kind_of, unit, whose)
+            _add(holder, f"{pool}/{kind_of}", *self._limits(resource, limits, read))
+
+    def _gpu_quota(self, resource: Object, flavor: str, holder: Holder, limits: bool) -> tuple[str | None, int]:
+        """The pool, ``None`` if there is none, and how many GPUs of it."""
+        name = str(resource.data["name"])
+        part = name.removeprefix("nvidia.com/") if name.startswith(_MIG) else ""
         if part and not is_type(part.removeprefix("mig-")):
             resource.wrong(["name"], f"{shown(name)} names no MIG profile", "such as nvidia.com/mig-1g.10gb")
-            return
-        nominal = self._gpus(resource, "nominalQuota")
-        borrow, lend = self._gpus(resource, "borrowingLimit"), self._gpus(resource, "lendingLimit")
-        if not resource.has("nominalQuota"):
-            resource.wrong(["nominalQuota"], "is missing", "write a number of GPUs, such as 8")
-        if not limits:
-            for limit in ("borrowingLimit", "lendingLimit"):
-                if resource.has(limit):
-                    resource.wrong([limit], "is set, and it is in no cohort to borrow from or lend to", "remove it")
+            return None, 0
+        nominal, borrow, lend = self._limits(resource, limits, partial(self._gpus, resource))
         pool = self.pools.of(
             f"{flavor}/{part}" if part else flavor, part.removeprefix("mig-") or self._gpu_type(flavor)
         )
-        if pool is None:
+        if pool is not None:
+            _add(holder, pool, nominal, borrow, lend)
+        elif nominal:
             resource.wrong(
                 ["name"],
                 f"which GPUs flavor {shown(flavor)} has is not known here",
                 f"say it: --pool {flavor}=TYPE:PARTITION, such as h100:gpu; or give its ResourceFlavor with a "
                 f"label such as nvidia.com/gpu.product",
             )
-            return
-        first = pool not in holder.quota
-        holder.quota[pool] = holder.quota.get(pool, 0) + (nominal or 0)
-        for limits_here, number, everything in ((holder.borrow, borrow, "unlimited"), (holder.lend, lend, "all")):
-            before = 0 if first else limits_here[pool]
-            if number is None or before == everything:
-                limits_here[pool] = everything
-            else:
-                limits_here[pool] = number_limit(number + (before if isinstance(before, int) else 0))
+        return pool, nominal
+
+    def _limits(
+        self, resource: Object, limits: bool, read: Callable[[str], int | None]
+    ) -> tuple[int, int | None, int | None]:
+        """Its nominal quota, borrowing and lending limit."""
+        nominal, borrow, lend = read("nominalQuota"), read("borrowingLimit"), read("lendingLimit")
+        if not resource.has("nominalQuota"):
+            beside = resource.data["name"] in _BESIDE
+            resource.wrong(["nominalQuota"], "is missing", _WRITE_AMOUNT if beside else _WRITE_GPUS)
+        if not limits:
+            for limit in ("borrowingLimit", "lendingLimit"):
+                if resource.has(limit):
+                    resource.wrong([limit], "is set, and it is in no cohort to borrow from or lend to", "remove it")
+        return nominal or 0, borrow, lend
+
+    def _amount(self, resource: Object, kind_of: str, unit: int, whose: str, name: str) -> int | None:
+        """CPUs, or MiB of memory."""
+        value = resource.data.get(name)
+        if value is None:
+            return None
+        number = quantity(value)
+        if number is None or number < 0:
+            resource.wrong([name], f"{shown(value)} is no quantity", _WRITE_AMOUNT)
+        elif number / unit > (MOST * 1024 if kind_of == "mem" else MOST):
+            resource.wrong([name], f"{shown(value)} is more than any cluster has", "write what there is")
+        else:
+            return rounded(number / unit, kind_of, self.notes, whose)
+        return None
 
     def _gpus(self, resource: Object, name: str) -> int | None:
         value = resource.data.get(name)
@@ -276,7 +338,7 @@ class _Import:
             return None
         number = quantity(value)
         if number is None or number < 0:
-            resource.wrong([name], f"{shown(value)} is no quantity", "write a number of GPUs, such as 8")
+            resource.wrong([name], f"{shown(value)} is no quantity", _WRITE_GPUS)
         elif number.denominator != 1 or number > MOST:
             resource.wrong([name], f"{shown(value)} is no number of whole GPUs", "write a whole number, such as 8")
         else:
@@ -520,6 +582,7 @@ class _Import:
             ("lend_unallocated", "false", "in Kueue only quotas are lent"),
             ("rebalance", rebalance or "never", "Kueue's fairSharing.preemptionStrategies"),
         ]
+        self.draft.victims = "in_order", "Kueue's order: lowest priority, then most recently started; not our default"
 
     def _fill(self) -> None:
         """The pools that came of it; a team without a quota of GPUs is closed to all of them."""
@@ -531,6 +594,12 @@ class _Import:
                 first = next(iter(self.draft.pools))
                 team.quota, team.lend, team.borrow = {first: 0}, {first: "none"}, {first: "none"}
                 self.notes.add("ClusterQueues without a quota of GPUs", "the team may use no GPUs here", name)
+        # A Cohort's limit of GPUs says nothing of what stands beside them; ours would hold for that in proportion.
+        for cohort in self.draft.cohorts.values():
+            for limits, everything in ((cohort.borrow, "unlimited"), (cohort.lend, "all")):
+                for resource in sorted(self.draft.beside):
+                    if limits.get(resource.partition("/")[0], everything) != everything:
+                        limits.setdefault(resource, everything)
 
     def _local_queues(self) -> None:
         for name, local in self.theirs.local.items():

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from fractions import Fraction
 from typing import Any
 
+from slurm_gov.core.beside import KINDS
 from slurm_gov.policy import values
 from slurm_gov.policy.load import Checked, check_text
 from slurm_gov.policy.problems import PolicyError, Problem, shown
@@ -18,7 +20,7 @@ from slurm_gov.policy.text import Document, Path, dotted, kind
 
 PARTITION = "gpu"
 """The partition of a pool where nobody says which."""
-_PLAIN = re.compile(r"[a-z_][a-z0-9_.-]*")
+_PLAIN = re.compile(r"[a-z_][a-z0-9_./-]*")
 _NOT_TEXT = {"null", "true", "false"}
 _ACCOUNT_MAX = 60  # far below Slurm's own limit, and still readable in its tables
 _TYPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,59}")
@@ -309,7 +311,9 @@ Limit = str | int
 
 @dataclass(slots=True)
 class Holder:
-    """A team or cohort of the policy to be written. ``quota``, ``lend`` and ``borrow`` are per pool."""
+    """A team or cohort of the policy to be written. ``quota``, ``lend`` and ``borrow`` are per pool, and per
+    ``POOL/cpu`` and ``POOL/mem`` (MiB).
+    """
 
     comment: str = ""
     quota: dict[str, int] = field(default_factory=dict)
@@ -330,6 +334,13 @@ class Draft:
     teams: dict[str, Holder] = field(default_factory=dict)
     cohorts: dict[str, Holder] = field(default_factory=dict)
     sharing: list[tuple[str, str, str]] = field(default_factory=list)  # setting, value, comment
+    victims: tuple[str, str] | None = None  # value, comment
+
+    @property
+    def beside(self) -> set[str]:
+        """The quotas of CPUs and memory that anybody has."""
+        holders = [*self.teams.values(), *self.cohorts.values()]
+        return {resource for holder in holders for resource in holder.quota if "/" in resource}
 
     def text(self) -> str:
         """The policy file."""
@@ -345,14 +356,17 @@ class Draft:
         if self.classes:
             lines += ["", "# Each becomes a Slurm QOS: a job names one with --qos.", "priority_classes:"]
             lines += [_line(f"  {name_of(name)}: {w}", comment) for name, (w, comment) in self.classes.items()]
-        lines += ["", "# Slurm accounts, with all accounts below them.", "teams:"]
+        lines += ["", "# Slurm accounts, with all accounts below them."]
+        if self.beside:
+            lines.append("# Beside a pool's GPUs: cpu are CPUs, mem is memory; a number is MiB.")
+        lines.append("teams:")
         for name, team in self.teams.items():
             lines += self._holder(name, team, "cohort")
         if self.cohorts:
             lines += ["", "# Teams that lend to one another.", "cohorts:"]
             for name, cohort in self.cohorts.items():
                 # What is not named is without limit here, where a team is closed to it.
-                lines += self._holder(name, cohort, "parent", all_pools=len(self.pools))
+                lines += self._holder(name, cohort, "parent", self.pools.keys() | self.beside)
         lines += ["", "sharing:"]
         lines += [_line(f"  {setting}: {value}", comment) for setting, value, comment in self.sharing]
         lines += [
@@ -362,24 +376,29 @@ class Draft:
             "  grace: 30s",
             "  signal: USR1",
         ]
+        if self.victims is not None:
+            lines.append(_line(f"  victims: {self.victims[0]}", self.victims[1]))
         return "\n".join(lines) + "\n"
 
-    def _holder(self, name: str, holder: Holder, above: str, all_pools: int = 0) -> list[str]:
+    def _holder(self, name: str, holder: Holder, above: str, everything: Set[str] = frozenset()) -> list[str]:
         lines = [f"  # {line}" for line in holder.comment.splitlines()]
         if not (holder.quota or holder.lend or holder.borrow or holder.weight or holder.cohort):
             return [*lines, f"  {name_of(name)}: {{}}"]
         lines.append(f"  {name_of(name)}:")
         if holder.quota:
-            lines.append(f"    quota: {_per_pool(holder.quota)}")
+            amounts = {one: memory(n) if one.endswith("/mem") else n for one, n in holder.quota.items()}
+            lines.append(f"    quota: {_per_pool(amounts)}")
         if holder.cohort:
             lines.append(f"    {above}: {name_of(holder.cohort)}")
         if holder.weight is not None:
             lines.append(f"    fair_share_weight: {holder.weight}")
         for setting, limits in (("lend", holder.lend), ("borrow", holder.borrow)):
             if limits:
-                one_for_all = len(set(limits.values())) == 1 and len(limits) >= all_pools
-                said = next(iter(limits.values())) if one_for_all else _per_pool(limits)
-                lines.append(f"    {setting}: {said}")
+                said = next(iter(limits.values()))
+                one_for_all = len(set(limits.values())) == 1 and limits.keys() >= everything
+                # A number for all is of GPUs.
+                one_for_all = one_for_all and not (isinstance(said, int) and any("/" in one for one in limits))
+                lines.append(f"    {setting}: {said if one_for_all else _per_pool(limits)}")
         lines += [f"    {setting}: {value}" for setting, value in holder.rules.items()]
         return lines
 
@@ -407,8 +426,30 @@ def number_limit(number: int) -> Limit:
     return "none" if number == 0 else number
 
 
+def memory(mib: int) -> str | int:
+    """A quota of memory in the file's notation: ``4T``, ``96500M``."""
+    if not mib:
+        return 0
+    power = next(power for power in (3, 2, 1, 0) if mib % 1024**power == 0)
+    return f"{mib // 1024**power}{'MGTP'[power]}"
+
+
+def rounded(amount: Fraction, kind_of: str, notes: Notes, whose: str) -> int:
+    """An amount of CPUs (``cpu``) or of MiB (``mem``) in whole ones, so that nobody gets more than they had."""
+    whole = amount.numerator // amount.denominator
+    if whole != amount:
+        notes.add(f"amounts that are no whole {KINDS[kind_of]}", "rounded down", whose)
+    return whole
+
+
 def finish(draft: Draft, notes: Notes) -> Imported:
     """The draft as a policy file that our loader accepts. Raises PolicyError if it does not."""
+    for name, holder in (*draft.teams.items(), *draft.cohorts.items()):
+        for limits in (holder.lend, holder.borrow):
+            for resource, limit in limits.items():
+                if isinstance(limit, int) and limit > MOST:
+                    limits[resource] = MOST
+                    notes.add(f"limits above {MOST}", "written as that, the most that the file takes", name)
     text = draft.text()
     checked = check_text(text, "(the imported policy)")
     return Imported(text, checked, notes.lines())
@@ -426,3 +467,4 @@ def whole_problem(file: str, message: str, remedy: str = "") -> PolicyError:
 
 
 MOST = values.MAX_AMOUNT
+"""Of GPUs, CPUs or GiB: more than any cluster has."""

@@ -141,7 +141,7 @@ class Memory:
     mib: int
 
 
-_MEMORY = re.compile(r"([0-9]{1,9})\s*([MGTP])", re.IGNORECASE)
+_MEMORY = re.compile(r"([0-9]{1,13})\s*([MGTP])", re.IGNORECASE)
 
 
 def quota(value: Any) -> int | Nodes | Memory:

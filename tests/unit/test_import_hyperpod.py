@@ -106,7 +106,11 @@ def test_a_whole_policy() -> None:
     assert policy.priority_classes == {"inference": 90, "training": 50, "experimentation": 10}
     assert (policy.idle, policy.lend_unallocated) == (Idle.FIRST_COME, True)
     research = policy.teams["research"]
-    assert research.quotas == {"h100": Quota(64, borrow=64), "a10g": Quota(12, borrow=4)}
+    assert research.quotas == {
+        "h100": Quota(64, borrow=64),
+        "a10g": Quota(12, borrow=4),
+        "a10g/cpu": Quota(100, borrow=33),
+    }
     assert (research.fair_share_weight, research.preempt_within_team) == (60, WithinTeam.NEVER)
     assert policy.teams["product"].quotas["h100"] == Quota(16, borrow=0)
     assert policy.teams["secret"].quotas["h100"] == Quota(8, borrow=0, lend=0)
@@ -127,12 +131,14 @@ def test_what_has_no_counterpart_is_said_once() -> None:
         CLUSTER,
     ).notes
     assert notes == (
-        "VCpu and MemoryInGiB of quotas (a, b): not limited: ours are of GPUs; a job gets the CPUs and memory that "
-        "it asks for, or the partition's default",
         "instance types without accelerators (ml.m5.large): left out: ours are quotas of GPUs; such nodes are "
         "Slurm's alone",
         'the partition of ml.p5.48xlarge is not in the files: taken as "gpu", with the GPU type as Slurm\'s type; '
         "otherwise --pool ml.p5.48xlarge=h100:PARTITION (sinfo -o '%P %G' shows both)",
+        "VCpu is not set, where others of pool h100 have it (b): not limited: HyperPod works it out in the ratio of "
+        "the accelerators; what they do not use of it is not lent",
+        "MemoryInGiB is not set, where others of pool h100 have it (a): not limited: HyperPod works it out in the "
+        "ratio of the accelerators; what they do not use of it is not lent",
     )
 
 
@@ -195,6 +201,76 @@ def test_borrow_limits(percent: int, borrow: int) -> None:
     eight = P5 | {"Count": 1}
     found = imported(quota("a", eight, ResourceSharingConfig=sharing("LendAndBorrow", BorrowLimit=percent)), CLUSTER)
     assert found.checked.policy.teams["a"].quotas["h100"].borrow == borrow
+
+
+GPUS = {"InstanceType": "ml.p5.48xlarge", "Accelerators": 4}
+
+
+def quotas_of(*resources: dict[str, Any], **rules: Any) -> tuple[dict[str, Quota], str]:
+    """What one team gets, and what is said of it."""
+    found = imported(quota("a", *resources, ResourceSharingConfig=sharing(**rules)), CLUSTER)
+    return dict(found.checked.policy.teams["a"].quotas), "\n".join(found.notes)
+
+
+def test_cpus_and_memory_are_the_pools_of_the_accelerators_beside_them() -> None:
+    both = GPUS | {"VCpu": 96, "MemoryInGiB": 1024}
+    quotas, _ = quotas_of(both, strategy="LendAndBorrow")
+    assert quotas == {
+        "h100": Quota(4, borrow=2),
+        "h100/cpu": Quota(96, borrow=48),
+        "h100/mem": Quota(1024**2, borrow=512 * 1024),
+    }
+    quotas, _ = quotas_of(both, strategy="DontLend")
+    assert {(one.borrow, one.lend) for one in quotas.values()} == {(0, 0)}
+    mig = {"InstanceType": "ml.p5.48xlarge", "AcceleratorPartition": {"Type": "mig-1g.10gb", "Count": 4}, "VCpu": 8}
+    quotas, _ = quotas_of(GPUS, mig, strategy="Lend")
+    assert {one: q.nominal for one, q in quotas.items()} == {"h100": 4, "1g.10gb": 4, "1g.10gb/cpu": 8}
+
+
+def test_a_quota_of_cpus_alone() -> None:
+    """HyperPod sets its accelerators to 0."""
+    quotas, _ = quotas_of({"InstanceType": "ml.p5.48xlarge", "VCpu": 8}, strategy="Lend")
+    assert quotas == {"h100": Quota(0, borrow=0), "h100/cpu": Quota(8, borrow=0)}
+
+
+def test_what_is_rounded_down_is_said() -> None:
+    quotas, said = quotas_of(GPUS | {"VCpu": 1.5, "MemoryInGiB": 0.1}, strategy="Lend")
+    assert (quotas["h100/cpu"], quotas["h100/mem"]) == (Quota(1, borrow=0), Quota(102, borrow=0))
+    assert "amounts that are no whole CPUs (a): rounded down" in said
+    assert "amounts that are no whole MiB of memory (a): rounded down" in said
+    assert "rounded" not in quotas_of(GPUS | {"VCpu": 2.0, "MemoryInGiB": 96.5}, strategy="Lend")[1]
+
+
+def test_borrow_limits_of_cpus() -> None:
+    limits = [{"InstanceType": "ml.p5.48xlarge", "Accelerators": 2, "VCpu": 10.5}]
+    quotas, _ = quotas_of(
+        GPUS | {"VCpu": 96, "MemoryInGiB": 1}, strategy="LendAndBorrow", BorrowLimit=100, AbsoluteBorrowLimits=limits
+    )
+    assert quotas == {
+        "h100": Quota(4, borrow=2),
+        "h100/cpu": Quota(96, borrow=10),
+        "h100/mem": Quota(1024, borrow=512),
+    }
+    quotas, said = quotas_of(GPUS, strategy="LendAndBorrow", AbsoluteBorrowLimits=limits)
+    assert quotas == {"h100": Quota(4, borrow=2)}
+    assert "VCpu in AbsoluteBorrowLimits, without a quota of it (a): not limited, as its quota is not" in said
+    limits = [{"InstanceType": "ml.p4d.24xlarge", "Accelerators": 2, "VCpu": 24}]
+    quotas, _ = quotas_of(GPUS, strategy="LendAndBorrow", AbsoluteBorrowLimits=limits)
+    assert quotas["a100/cpu"] == Quota(0, borrow=24), "it may only borrow there"
+
+
+def test_cpus_that_hyperpod_works_out_for_a_part_of_a_pool_are_not_limited() -> None:
+    small = {"InstanceType": "ml.p5.4xlarge", "Count": 2}
+    quotas, said = quotas_of(GPUS | {"VCpu": 96}, small, strategy="Lend")
+    assert quotas == {"h100": Quota(6, borrow=0)}
+    assert "VCpu is not set for ml.p5.4xlarge, which is in the same pool as others that have it (a): not" in said
+
+
+def test_memory_above_what_the_file_takes_as_a_number() -> None:
+    much = GPUS | {"MemoryInGiB": 999_999_999}
+    quotas, said = quotas_of(much, strategy="LendAndBorrow", BorrowLimit=600)
+    assert quotas["h100/mem"] == Quota(999_999_999 * 1024, borrow=10**9)
+    assert "limits above 1000000000 (a): written as that, the most that the file takes" in said
 
 
 def test_borrowing_where_it_has_no_quota() -> None:
@@ -289,6 +365,8 @@ MISTAKES = [
     (quota("a", {"InstanceType": "ml.p5.48xlarge", "Count": 1.5}), "is the number 1.5; write a whole number"),
     (quota("a", {"InstanceType": "ml.p5.48xlarge", "Accelerators": True}), "is true; write a whole number"),
     (quota("a", {"Count": 1}), "InstanceType: is missing"),
+    (quota("a", P5 | {"VCpu": 2e9}), "VCpu: 2e+09 is more than any cluster has; write what there is"),
+    (quota("a", P5 | {"MemoryInGiB": -1}), "MemoryInGiB: is the number -1; write a number from 0"),
     (quota("a", P5, weight=101), "FairShareWeight: 101 is out of range; write a whole number from 0 to 100"),
     (quota("a", P5, PreemptTeamTasks="lowerPriority"), 'did you mean "LowerPriority"?'),
     (quota("a", P5, ActivationState="On"), "ActivationState: is \"On\"; write Enabled or Disabled"),

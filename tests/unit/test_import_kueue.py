@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from slurm_gov.core.policy import BorrowPreempts, Idle, Quota, Rebalance, Reclaim, WithinTeam
+from slurm_gov.core.policy import BorrowPreempts, Idle, Quota, Rebalance, Reclaim, Victims, WithinTeam
 from slurm_gov.policy import PolicyError
 from slurm_gov.policy.import_kueue import import_kueue
 from slurm_gov.policy.importing import Imported, PoolOption, Source
 from slurm_gov.policy.quantity import quantity
 
+TIB = 1024**2  # in MiB
 FLAVORS = """\
 apiVersion: kueue.x-k8s.io/v1beta1
 kind: ResourceFlavor
@@ -160,7 +161,8 @@ def test_a_whole_policy() -> None:
     policy = imported(ALL).checked.policy
     assert {pool.gres for pool in policy.pools.values()} == {"gpu:h100", "gpu:a100"}
     a, b, alone = (policy.teams[name] for name in ("team-a", "team-b", "alone"))
-    assert a.quotas == {"h100": Quota(32, borrow=8, lend=4), "a100": Quota(16, borrow=0)}
+    beside = {"h100/cpu": Quota(900), "h100/mem": Quota(4 * TIB), "a100/cpu": Quota(900), "a100/mem": Quota(4 * TIB)}
+    assert a.quotas == {"h100": Quota(32, borrow=8, lend=4), "a100": Quota(16, borrow=0)} | beside
     assert (a.cohort, a.preempt_within_team) == ("lab", WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY)
     assert (a.reclaim, a.borrow_preempts) == (Reclaim.ANY, BorrowPreempts(50))
     assert b.quotas == {"h100": Quota(64), "a100": Quota(0, borrow=0, lend=0)}
@@ -171,17 +173,19 @@ def test_a_whole_policy() -> None:
     assert policy.priority_classes == {"prod": 100, "dev": 50}
     # Of the pool that the Cohort does not name nothing is kept back: Kueue's default is without limit.
     lab = policy.cohorts["lab"]
-    assert (lab.parent, lab.quotas) == ("company", {"h100": Quota(8, borrow=16, lend=0), "a100": Quota(0)})
-    assert policy.cohorts["company"].quotas == {"h100": Quota(0), "a100": Quota(0)}
+    unlimited = dict.fromkeys(beside, Quota(0))
+    assert lab.parent == "company"
+    assert lab.quotas == {"h100": Quota(8, borrow=16, lend=0), "a100": Quota(0)} | unlimited
+    assert policy.cohorts["company"].quotas == {"h100": Quota(0), "a100": Quota(0)} | unlimited
     assert [one.fair_share_weight for one in (a, b, alone, lab)] == [4, 4, 4, 3]
     assert (policy.idle, policy.lend_unallocated) == (Idle.FAIR_SHARE, False)
     assert policy.rebalance is Rebalance.FINAL_THEN_INITIAL_SHARE
+    assert policy.preemption.victims is Victims.IN_ORDER
 
 
 def test_what_has_no_counterpart() -> None:
     said = "\n".join(imported(ALL).notes)
     for start in (
-        "quotas of cpu and memory (ClusterQueue team-a): not limited",
         "stopPolicy: Hold (ClusterQueue alone): jobs start here",
         "queueingStrategy: StrictFIFO (ClusterQueue alone): the order within a team is Slurm's",
         "namespaceSelector (ClusterQueue alone): who may submit for a team are the users of its Slurm account",
@@ -193,7 +197,7 @@ def test_what_has_no_counterpart() -> None:
         "LocalQueues (ml/main: team-a): jobs name the team's account: sbatch -A",
     ):
         assert start in said
-    assert len(imported(ALL).notes) == 11  # and which partition
+    assert len(imported(ALL).notes) == 10  # and which partition
 
 
 def test_the_same_as_a_list_of_kubectl() -> None:
@@ -237,6 +241,122 @@ def test_flavors_of_one_gpu_type_are_one_pool_unless_told_otherwise() -> None:
         "h100": Quota(8, borrow=2, lend=3),
         "h100s": Quota(4, borrow=1),
     }
+
+
+def beside(*resources: str, flavor: str = "h100", spec: str = "  cohortName: c\n") -> str:
+    """One ClusterQueue with 8 GPUs of a flavor, and these quotas beside them."""
+    lines = "".join(f"      - {{{one}}}\n" for one in resources)
+    return queue(nominalQuota=8, spec=spec).replace("name: h100", f"name: {flavor}") + lines
+
+
+def test_cpus_and_memory_are_the_pools_of_the_gpus_beside_them() -> None:
+    found = imported(
+        beside(
+            "name: cpu, nominalQuota: 512, borrowingLimit: 64, lendingLimit: 0",
+            "name: memory, nominalQuota: 1Ti, borrowingLimit: 512Gi, lendingLimit: 3Gi",
+        )
+    )
+    assert found.checked.policy.teams["q"].quotas == {
+        "h100": Quota(8),
+        "h100/cpu": Quota(512, borrow=64, lend=0),
+        "h100/mem": Quota(TIB, borrow=TIB // 2, lend=3072),
+    }
+    assert "    quota: {h100: 8, h100/cpu: 512, h100/mem: 1T}\n" in found.text
+    assert not any("cpu" in note or "memory" in note or "rounded" in note for note in found.notes)
+
+
+def test_without_a_cohort_cpus_are_neither_lent_nor_borrowed() -> None:
+    alone = imported(beside("name: cpu, nominalQuota: 512", spec="")).checked.policy.teams["q"]
+    assert alone.quotas["h100/cpu"] == Quota(512, borrow=0, lend=0)
+    said = mistakes(beside("name: cpu, nominalQuota: 512, borrowingLimit: 1", spec=""))
+    assert said[0].endswith("borrowingLimit: is set, and it is in no cohort to borrow from or lend to; remove it")
+
+
+@pytest.mark.parametrize(
+    ("resource", "quota"),
+    [
+        ("name: cpu, nominalQuota: 500m", {"h100/cpu": Quota(0)}),
+        ("name: cpu, nominalQuota: 2, borrowingLimit: 1500m", {"h100/cpu": Quota(2, borrow=1)}),
+        ("name: cpu, nominalQuota: 2, lendingLimit: 999m", {"h100/cpu": Quota(2, lend=0)}),
+        ("name: memory, nominalQuota: 100G", {"h100/mem": Quota(95367)}),
+        ("name: memory, nominalQuota: 1048575", {"h100/mem": Quota(0)}),
+    ],
+    ids=str,
+)
+def test_what_is_rounded_down_is_said(resource: str, quota: dict[str, Quota]) -> None:
+    found = imported(beside(resource))
+    assert found.checked.policy.teams["q"].quotas == {"h100": Quota(8)} | quota
+    (pool,) = quota
+    what = "CPUs" if pool.endswith("cpu") else "MiB of memory"
+    assert f"amounts that are no whole {what} (ClusterQueue q): rounded down" in found.notes
+
+
+def test_what_a_cluster_of_clusters_has() -> None:
+    """Above what the file takes as a number: a quota of memory has a unit, a limit of it has none."""
+    found = imported(beside("name: memory, nominalQuota: 2000001Gi, borrowingLimit: 2000000Gi"))
+    assert found.checked.policy.teams["q"].quotas["h100/mem"] == Quota(2_000_001 * 1024, borrow=10**9)
+    assert "limits above 1000000000 (q): written as that, the most that the file takes" in found.notes
+
+
+def test_a_number_for_gpus_and_cpus_alike_is_not_one_number_for_all() -> None:
+    found = imported(
+        beside("name: cpu, nominalQuota: 80, borrowingLimit: 4").replace(
+            "nominalQuota: 8}", "nominalQuota: 8, borrowingLimit: 4}"
+        )
+    )
+    assert found.checked.policy.teams["q"].quotas == {"h100": Quota(8, borrow=4), "h100/cpu": Quota(80, borrow=4)}
+
+
+def test_cpus_of_a_flavor_without_gpus_have_no_counterpart() -> None:
+    cpus = "    - name: default\n      resources:\n      - {name: cpu, nominalQuota: 100}\n"
+    note = (
+        "quotas of cpu and memory of a flavor without GPUs beside them (ClusterQueue q: default): not limited: ours "
+        "stand beside the GPUs of a pool; such nodes are Slurm's alone"
+    )
+    # In one group every flavor lists all resources: 0 GPUs are none.
+    for text in (cpus, cpus + "      - {name: nvidia.com/gpu, nominalQuota: 0}\n"):
+        found = imported(beside("name: cpu, nominalQuota: 64") + text)
+        assert found.checked.policy.teams["q"].quotas == {"h100": Quota(8), "h100/cpu": Quota(64)}
+        assert note in found.notes
+
+
+def test_cpus_beside_several_kinds_of_gpus_are_those_of_which_it_has_any() -> None:
+    both = ("name: nvidia.com/mig-1g.10gb, nominalQuota: 0", "name: cpu, nominalQuota: 64")
+    for text, pool in (
+        (beside(*both), "h100"),
+        (
+            beside(*both)
+            .replace("nominalQuota: 8", "nominalQuota: 0")
+            .replace("10gb, nominalQuota: 0", "10gb, nominalQuota: 7"),
+            "1g.10gb",
+        ),
+    ):
+        found = imported(text)
+        assert {one: q.nominal for one, q in found.checked.policy.teams["q"].quotas.items() if "/" in one} == {
+            f"{pool}/cpu": 64
+        }
+        assert any(
+            note.endswith(f"taken as {pool}'s; jobs on the others are not limited in them") for note in found.notes
+        )
+
+
+def test_cpus_of_flavors_that_are_one_pool_are_added_up() -> None:
+    spot = beside("name: cpu, nominalQuota: 1500m, borrowingLimit: 2", flavor="h100-spot").partition("    - name:")[2]
+    found = imported(beside("name: cpu, nominalQuota: 8, borrowingLimit: 1") + "    - name:" + spot)
+    assert found.checked.policy.teams["q"].quotas["h100/cpu"] == Quota(9, borrow=3)
+
+
+def test_a_cohorts_cpus() -> None:
+    cohort = (
+        COHORTS.replace("lab", "c")
+        .replace("name: reserved", "name: h100")
+        .replace(
+            "        lendingLimit: 0\n",
+            "        lendingLimit: 0\n      - {name: cpu, nominalQuota: 96, lendingLimit: 32}\n",
+        )
+    )
+    quotas = imported(beside("name: cpu, nominalQuota: 512") + "---\n" + cohort).checked.policy.cohorts["c"].quotas
+    assert quotas == {"h100": Quota(8, borrow=16, lend=0), "h100/cpu": Quota(96, lend=32)}
 
 
 def test_mig_and_other_gpu_resources() -> None:
@@ -327,6 +447,10 @@ MISTAKES = [
     (COHORTS.replace("company", "lab") + "---\n" + GOOD, 'Cohort "lab" is below itself'),
     (COHORTS, "holds no ClusterQueue; give what kubectl get clusterqueues -o yaml prints"),
     (GOOD + "---\n" + CLASSES.replace("value: 100\n", "value: high\n"), "value: is the text \"high\"; write a whole"),
+    (beside("name: cpu, nominalQuota: -1"), '"-1" is no quantity; write a quantity, such as 512, or 4Ti of memory'),
+    (beside("name: memory, borrowingLimit: 1Gi"), "nominalQuota: is missing; write a quantity, such as 512"),
+    (beside("name: cpu, nominalQuota: 2G"), '"2G" is more than any cluster has; write what there is'),
+    (beside("name: memory, nominalQuota: 1000Pi"), '"1000Pi" is more than any cluster has'),
     ("- a\n- b\n", "is no object; write kind: ClusterQueue"),
     (GOOD.replace("resourceGroups:", "resourceGroups: {}\n  x:"), "is a mapping where a list is wanted"),
     ("a: [", "k.yaml:1:"),

@@ -191,7 +191,7 @@ def test_equal_inputs_give_the_equal_plan_whatever_their_order(world, random):
     assert plan(world.policy, other) == plan(world.policy, seen)
 
 
-@settings(quick, max_examples=500)
+@settings(quick, max_examples=300)
 @given(worlds())
 def test_no_victim_could_be_spared_however_many_wait(world):
     """As things are when each is served: without any one of them the job would not fit, or would not be allowed."""
@@ -215,7 +215,7 @@ def _alone(world: World, job: WaitingJob) -> World:
     return World(world.policy, replace(world.snapshot, waiting=(replace(job, tasks=1),)))
 
 
-@settings(quick, max_examples=700)
+@settings(quick, max_examples=500)
 @given(worlds())
 def test_one_job_alone(world):
     """With one waiting job it can be said exactly what is right."""

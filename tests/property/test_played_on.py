@@ -189,7 +189,7 @@ def crowds(draw: st.DrawFn) -> tuple[Slurm, int, list[int]]:
 
 
 # It would take minutes to shrink one of these.
-@settings(max_examples=20, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+@settings(max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(crowds())
 def test_while_jobs_come_and_go_owners_get_their_place_and_nobody_leaves_in_vain(crowd):
     slurm, seed, often = crowd

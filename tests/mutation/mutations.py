@@ -420,7 +420,7 @@ ROOM = _in(
     "room",
     (
         "nodes that are not usable are room",
-        "(node for node in nodes if all_usable or node.usable)",
+        "(node for node in nodes if all_usable or node.usable or node.reserved)",
         "(node for node in nodes)",
     ),
     (
@@ -480,8 +480,8 @@ ROOM = _in(
     ),
     (
         "features do not count",
-        "and features <= free.node.features and",
-        "and",
+        "(partition in node.partitions and request.may_use(node) and",
+        "(partition in node.partitions and",
     ),
     (
         "required nodes are not needed",
@@ -508,13 +508,68 @@ ROOM = _in(
         "self._free[held.node].change(held, -sign, -jobs)",
         "pass",
     ),
+    (
+        "any number of nodes will do",
+        "if chosen is not None and 0 < request.max_nodes < len(chosen):",
+        "if False:",
+    ),
+    (
+        "the fewest nodes are those with the most free GPUs",
+        "(-_most(request, tres, self._all[one]), one)",
+        "(-self._all[one].free(tres), one)",
+    ),
+    (
+        "a node gives more than its tasks may have",
+        "request.most_per_node or total",
+        "total",
+    ),
+    (
+        "a node of a reservation is for everybody",
+        "    if node.reserved or request.reservations:\n",
+        "    if request.reservations:\n",
+    ),
+    (
+        "a job of a reservation may use other nodes",
+        "    if node.reserved or request.reservations:\n",
+        "    if node.reserved:\n",
+    ),
+    (
+        "required nodes may be another's reservation",
+        " and self._open(request, free.node) for free in first",
+        " for free in first",
+    ),
+    (
+        "reserved nodes are not there for their own jobs",
+        "all_usable or node.usable or node.reserved)",
+        "all_usable or node.usable)",
+    ),
+    (
+        "requests of several reservations are the same",
+        "request.features, request.any_features, request.reservations)",
+        "request.features, request.any_features)",
+    ),
+    (
+        "a request with other features is no harder",
+        "(not request.any_features or request.any_features == other.any_features)",
+        "True",
+    ),
+    (
+        "what a request of CPUs takes is still free",
+        "            levels.move(self.number, self.cpus, self.cpus + sign * held.cpus)\n",
+        "            pass\n",
+    ),
+    (
+        "a job of CPUs holds GPUs",
+        "{} if tres == CPU else {tres: gpus}",
+        "{tres: gpus}",
+    ),
 )
 OWED = _in(
     "owed",
     (
         "what was given up is owed to who was requeued meanwhile",
-        "        if job is None or mark.since < job.submit - MARGIN:\n",
-        "        if job is None:\n",
+        "        if job is None or job.comes_last or mark.since < job.submit - MARGIN:\n",
+        "        if job is None or job.comes_last:\n",
     ),
     (
         "an array is owed until all its tasks have started",
@@ -541,6 +596,11 @@ OWED = _in(
         "        if array in arrays and array != one.display_id:\n",
         "        if array in arrays:\n",
     ),
+    (
+        "who left waits for one that Slurm does not start",
+        "if job is None or job.comes_last or",
+        "if job is None or",
+    ),
 )
 AHEAD = _in(
     "ahead",
@@ -556,12 +616,12 @@ AHEAD = _in(
     ),
     (
         "who has waited for long is not found",
-        "if batch.oldest <= since and",
-        "if batch.oldest > since and",
+        "if batch.oldest > since or",
+        "if batch.oldest <= since or",
     ),
     (
         "nobody may go before who waits for its quota",
-        "start = _earliest(team, first.amounts, running) if first.for_quota else 0.0",
+        "start = _earliest(first.room, first.amounts, running) if first.room is not None else 0.0",
         "start = 0.0",
     ),
     (
@@ -581,13 +641,13 @@ AHEAD = _in(
     ),
     (
         "jobs step back behind one that has not waited long",
-        "if one.job.submit <= since), None)",
-        "if True), None)",
+        "wish = next(one for one in batch.wishes if one.job.submit <= since)",
+        "wish = batch.wishes[0]",
     ),
     (
         "the head of the line is not the first that waited long",
-        "if wish is not None and (head is None or wish.place < head.place) and",
-        "if wish is not None and",
+        "if (head is None or wish.place < head.place) and",
+        "if",
     ),
     (
         "who is gone in time steps back too",
@@ -638,6 +698,46 @@ AHEAD = _in(
         "too many step back behind one",
         "            if len(later) + len(batch.wishes) - begin > MOST_BEHIND:\n                return {}\n",
         "",
+    ),
+    (
+        "a job larger than the quota is overtaken",
+        "            if want not in large:\n",
+        "            if want not in large:\n                continue\n            if False:\n",
+    ),
+    (
+        "jobs step back behind one that waits for other teams",
+        "if all(n <= alone[r] for r, n in want.amounts.items()):",
+        "if True:",
+    ),
+    (
+        "a team's own jobs are not what is in the way",
+        "        shares.remove(team, dict(holder.usage))\n",
+        "",
+    ),
+    (
+        "jobs within the quota step back where the cap helps",
+        "if any(n > min(beside[r], n if (b := borrow[r]) is None else b) for r, n in want.amounts.items()):",
+        "if True:",
+    ),
+    (
+        "a borrow limit does not matter to who is ahead",
+        "n if (b := borrow[r]) is None else b)",
+        "n)",
+    ),
+    (
+        "jobs step back behind one that other teams' jobs keep from its nodes",
+        "elif room is not None and _fits_alone(held, team, batch.form):",
+        "elif room is not None:",
+    ),
+    (
+        "the nodes of its own team's jobs are not free for it",
+        "                held.later.give(one.job.held)\n",
+        "                pass\n",
+    ),
+    (
+        "what ends already makes room at its time limit",
+        "stays = [one for one in running if not one.ending]",
+        "stays = list(running)",
     ),
 )
 PLAN = _in(
@@ -734,7 +834,7 @@ PLAN = _in(
     ),
     (
         "people are preempted for what nobody can judge",
-        "        if not batch.form.request.plain:\n            return None",
+        "        if kind.takes_nobody:\n            return None",
         "        if False:\n            return None",
     ),
     (
@@ -809,8 +909,8 @@ PLAN = _in(
     ),
     (
         "what an ask gets is not looked at again before its turn",
-        "if ask.changes != self.changes or ask.outcome is None:",
-        "if ask.outcome is None:",
+        "                if ask.changes != changes:\n                    ask.forget(changes)\n",
+        "",
     ),
     (
         "who has started stands in line where it stood",
@@ -914,12 +1014,12 @@ PLAN = _in(
     ),
     (
         "who waits in one pool is waited for in all",
-        "        head = self.protected.get((batch.team, batch.pool)) if self.protected else None\n",
+        "        head = self.protected.get(batch.line)\n",
         "        head = next((one for (team, _), one in self.protected.items() if team == batch.team), None)\n",
     ),
     (
         "those of other pools step back as well",
-        "            batches = [one for one in self.queue.of_team.get(team, {}).values() if one.pool == pool]\n",
+        "            batches = [one for one in self.queue.of_team.get(team, {}).values() if one.line[1] == pool]\n",
         "            batches = list(self.queue.of_team.get(team, {}).values())\n",
     ),
     (
@@ -959,7 +1059,7 @@ PLAN = _in(
     ),
     (
         "who others leave for may be overtaken by its own team",
-        "            self.promised.setdefault((batch.team, batch.pool), []).append(promise)",
+        "            self.promised.setdefault(batch.line, []).append(promise)",
         "            pass",
     ),
     (
@@ -971,6 +1071,37 @@ PLAN = _in(
         "who waited longest does not come first when few may step back",
         "sorted(waits, key=lambda place: (waits[place], place))",
         "sorted(waits)",
+    ),
+    (
+        "what Slurm does not start is never tried",
+        "        self._serve_last()\n",
+        "        for batch in self.queue.last_in_line():\n"
+        '            self._fail(batch, (Reason.NOT_STARTED, "", ()))\n',
+    ),
+    (
+        "what comes last is under no limit",
+        "if held is not None and (within or (self._allowed(batch) and self._allowed_now(batch))):",
+        "if held is not None:",
+    ),
+    (
+        "what comes last is not within its quota",
+        "(within or (self._allowed(batch)",
+        "((self._allowed(batch)",
+    ),
+    (
+        "only the nodes of one component are looked at",
+        "            for one in form.parts\n",
+        "            for one in form.parts[:1]\n",
+    ),
+    (
+        "nothing is owed for who has ended",
+        "for jobs in (self.snapshot.ended, self.holdings.being_preempted()):",
+        "for jobs in (self.holdings.being_preempted(),):",
+    ),
+    (
+        "reserved nodes are nobody's",
+        "is_open(one.request, node) and eligible(",
+        "node.usable and eligible(",
     ),
 )
 DEMAND = _in(
@@ -992,13 +1123,13 @@ DEMAND = _in(
     ),
     (
         "partitions of no pool are used",
-        "tuple(one for one in job.partitions if one in pool.partitions)",
-        "job.partitions",
+        "mine = tuple(one for one in partitions if one in pool.partitions)",
+        "mine = partitions",
     ),
     (
         "jobs of two classes are one kind",
-        "(job.account, job.partitions, job.qos, job.request.shape)",
-        "(job.account, job.partitions, job.request.shape)",
+        "            job.qos,\n",
+        "",
     ),
 ) + _in(
     "shields",
@@ -1102,8 +1233,8 @@ QUEUE = _in(
     ),
     (
         "what failed in an earlier cycle fails for ever",
-        "            batch.done = False\n            if batch.begun:",
-        "            if batch.begun:",
+        "                batch.done = False\n",
+        "",
     ),
     (
         "jobs that are gone wait on",
@@ -1175,6 +1306,16 @@ QUEUE = _in(
         "                del self._apart[wish]\n",
         "                pass\n",
     ),
+    (
+        "what comes last is not asked for",
+        "        last = [(batch.want, batch.tasks) for batch in self.last.get(team, {}).values()]\n",
+        "        last: list[tuple[Want, int]] = []\n",
+    ),
+    (
+        "a het job's components are not told how it is decided",
+        "_verdict(wish.kind, whole.outcome or of_all, [wish.job])",
+        "_verdict(wish.kind, of_all, [wish.job])",
+    ),
 )
 MEMORY = _in(
     "memory",
@@ -1225,8 +1366,8 @@ MEMORY = _in(
     ),
     (
         "capacity that is gone is still there",
-        '"features", "usable")',
-        '"features")',
+        '"features", "usable", "reserved")',
+        '"features", "reserved")',
     ),
     (
         "who left still holds its share",
@@ -1283,6 +1424,11 @@ MEMORY = _in(
         "        for working in (self.now, self.later, self.shares, self.shares_now):\n            working.undo(0)\n",
         "        pass\n",
     ),
+    (
+        "a reservation that ends is still there",
+        '"features", "usable", "reserved")',
+        '"features", "usable")',
+    ),
 )
 MARKS = _in(
     "marks",
@@ -1293,8 +1439,8 @@ MARKS = _in(
     ),
     (
         "a mark of an earlier run holds for this one",
-        "if mark is not None and mark.run != run else ()",
-        "if mark is not None else ()",
+        "left = mark is not None and mark.run != run and",
+        "left = mark is not None and",
     ),
     (
         "what others wrote is lost",
@@ -1408,13 +1554,13 @@ ACTIONS = _in(
     ),
     (
         "a user's own begin time is undone",
-        "    return job.begin - job.submit <= REQUEUE_WAIT or job.begin <= mark.held + HELD_MARGIN",
+        "    return begin - submit <= REQUEUE_WAIT or begin <= mark.held + HELD_MARGIN",
         "    return True",
     ),
     (
         "a job of no requeue of ours is let go",
-        " or job.submit < mark.since - 1",
-        "",
+        "begin is None or submit < mark.since - 1:",
+        "begin is None:",
     ),
     (
         "a job starts in the second of its requeue",
@@ -1458,8 +1604,8 @@ ACTIONS = _in(
     ),
     (
         "what we made a job wait is taken for its user's wish",
-        " or job.begin <= mark.held + HELD_MARGIN",
-        "",
+        "<= REQUEUE_WAIT or begin <= mark.held + HELD_MARGIN",
+        "<= REQUEUE_WAIT",
     ),
     (
         "who stepped back is told so in every cycle",
@@ -1496,6 +1642,21 @@ ACTIONS = _in(
         "wait = WAIT_ON if len(plan.behind) <= AT_A_TIME else 10 * WAIT_ON",
         "wait = WAIT_ON",
     ),
+    (
+        "who was spared and is requeued by somebody waits for us",
+        "if mark is None or mark.spared or begin",
+        "if mark is None or begin",
+    ),
+    (
+        "nobody who stands behind is let go",
+        "    let_go = [\n",
+        "    let_go: list[WaitingJob] = [] and [\n",
+    ),
+    (
+        "only one is kept waiting for whom it left",
+        "                wait_on.append((job, replace(mark, held=snapshot.now + WAIT_ON)))\n",
+        "                wait_on = wait_on or [(job, replace(mark, held=snapshot.now + WAIT_ON))]\n",
+    ),
 )
 
 DIFFERENCES = _in(
@@ -1521,6 +1682,131 @@ DIFFERENCES = _in(
         "[]",
     ),
 )
+HET = _in(
+    "demand",
+    (
+        "a het job is its first component",
+        "whole = replace(forms[0], others=tuple(forms[1:]))",
+        "whole = forms[0]",
+    ),
+    (
+        "components may share what is free",
+        "                    room.take(more)\n",
+        "",
+    ),
+    (
+        "each component goes first but once",
+        "for number in range(len(parts)):",
+        "for number in range(1):",
+    ),
+    (
+        "only one component counts",
+        "        for one in form.parts:\n",
+        "        for one in form.parts[:1]:\n",
+    ),
+    (
+        "others leave for a job of which a component cannot be judged",
+        "return all(one.request.plain for one in self.parts)",
+        "return self.request.plain",
+    ),
+    (
+        "one het job is as easy as another",
+        "self.partitions == other.partitions and not self.others",
+        "self.partitions == other.partitions",
+    ),
+    (
+        "components are jobs of their own",
+        "        if job.part_of:\n            return Kind(team, pool, priority)\n",
+        "",
+    ),
+    (
+        "what comes last is in line",
+        "form, None, job.comes_last, takes_nobody)",
+        "form, None, False, takes_nobody)",
+    ),
+    (
+        "others leave for what Slurm finds no nodes for",
+        "takes_nobody = job.takes_nobody or not form.plain",
+        "takes_nobody = not form.plain",
+    ),
+    (
+        "a job without GPUs is no demand",
+        "            forms = self._form_of_cpus(team, job)\n",
+        "            pass\n",
+    ),
+    (
+        "a job without GPUs is demand of a team without a quota of CPUs",
+        '        if self.policy.teams[team].quotas.keys().isdisjoint({f"{name}/cpu", f"{name}/mem"}):\n'
+        "            return []\n",
+        "",
+    ),
+    (
+        "only the first pool is looked at",
+        "for one in zip(forms, asked, strict=True) if one[1][1] is None)",
+        "for one in [(forms[0], asked[0])])",
+    ),
+)
+SPARED = _in(
+    "marks",
+    (
+        "a run that was spared counts as preempted",
+        "mark.run != run and not mark.spared",
+        "mark.run != run",
+    ),
+)
+UNSTARTED = _in(
+    "unstarted",
+    (
+        "what is not started at once is late",
+        "if snapshot.now - known.since >= patience:",
+        "if True:",
+    ),
+    (
+        "a task that starts changes nothing",
+        "known[:2] != (job.tasks, job.submit):",
+        "False:",
+    ),
+    (
+        "who may not start any more is late",
+        "        self._seen = seen\n",
+        "        self._seen |= seen\n",
+    ),
+    (
+        "what is noted already is noted again",
+        "    if job.part_of or job.comes_last:\n",
+        "    if job.part_of:\n",
+    ),
+    (
+        "it does not matter whether Slurm has looked",
+        "looked_at.get(job.id, 0.0) > late[job.id] + 1",
+        "True",
+    ),
+    (
+        "it comes last for as long each time",
+        "min(2 * (before.until - before.since), LONGEST)",
+        "FIRST",
+    ),
+    (
+        "it comes last for longer and longer",
+        "min(2 * (before.until - before.since), LONGEST)",
+        "2 * (before.until - before.since)",
+    ),
+    (
+        "somebody leaves for it as soon as it does not come last",
+        "note.until > now or (note.reason == IN_VAIN and note.since + TAKES_NOBODY > now)",
+        "note.until > now",
+    ),
+    (
+        "nobody leaves for what a job ahead keeps from its nodes",
+        "(note.reason == IN_VAIN and note.since",
+        "(note.since",
+    ),
+    (
+        "another request is the same in short",
+        "_sorted(request)) for partitions, request in asked]",
+        "[]) for partitions, request in asked]",
+    ),
+)
 
 MUTATIONS = [
     *SHARES,
@@ -1538,4 +1824,7 @@ MUTATIONS = [
     *DIFFERENCES,
     *MARKS,
     *ACTIONS,
+    *HET,
+    *SPARED,
+    *UNSTARTED,
 ]

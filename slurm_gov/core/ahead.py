@@ -86,14 +86,12 @@ def _room(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amou
     with shares.trial():
         shares.remove(team, dict(holder.usage))
         alone = {r: max(shares.available(team, r), holder.quota(r).nominal) for r in resources}
-    found: dict[Want, Amounts] = {}
-    for want in wants:
-        if all(n <= alone[r] for r, n in want.amounts.items()):
-            beside = {r: alone[r] - holder.quota(r).nominal for r in want.amounts}
-            borrow = {r: holder.quota(r).borrow for r in want.amounts}
-            if any(n > min(beside[r], n if (b := borrow[r]) is None else b) for r, n in want.amounts.items()):
-                found[want] = now
-    return found
+    beside = {resource: amount - holder.quota(resource).nominal for resource, amount in alone.items()}
+    return {
+        want: now
+        for want in wants
+        if all(n <= alone[r] for r, n in want.amounts.items()) and any(n > beside[r] for r, n in want.amounts.items())
+    }
 
 
 def _fits_alone(held: Holdings, team: str, form: Form) -> bool:

@@ -316,9 +316,7 @@ def is_open(request: Request, node: Node) -> bool:
     """Whether Slurm would start the request on a node as it is now: there is nothing the matter with it, and it is
     reserved for nobody, or for the request.
     """
-    if node.reserved or request.reservations:
-        return not node.reserved.isdisjoint(request.reservations)
-    return node.usable
+    return node.usable if not request.reservations else not node.reserved.isdisjoint(request.reservations)
 
 
 def eligible(request: Request, node: Node, partition: str) -> bool:

@@ -149,8 +149,8 @@ CAPACITY = _in(
     ),
     (
         "what was borrowed lately counts too much",
-        "seconds * log(2) / policy.half_life",
-        "seconds / policy.half_life",
+        "borrowed * log(2) / policy.half_life",
+        "borrowed / policy.half_life",
     ),
     (
         "sick nodes count as capacity",
@@ -425,8 +425,8 @@ ROOM = _in(
     "room",
     (
         "nodes that are not usable are room",
-        "(node for node in nodes if all_usable or node.usable or node.reserved)",
-        "(node for node in nodes)",
+        "    return node.usable if not request.reservations else",
+        "    return True if not request.reservations else",
     ),
     (
         "exclusive jobs share their nodes",
@@ -529,14 +529,9 @@ ROOM = _in(
         "total",
     ),
     (
-        "a node of a reservation is for everybody",
-        "    if node.reserved or request.reservations:\n",
-        "    if request.reservations:\n",
-    ),
-    (
         "a job of a reservation may use other nodes",
-        "    if node.reserved or request.reservations:\n",
-        "    if node.reserved:\n",
+        " else not node.reserved.isdisjoint(request.reservations)",
+        " else node.usable or not node.reserved.isdisjoint(request.reservations)",
     ),
     (
         "required nodes may be another's reservation",
@@ -711,8 +706,8 @@ AHEAD = _in(
     ),
     (
         "jobs step back behind one that waits for other teams",
-        "if all(n <= alone[r] for r, n in want.amounts.items()):",
-        "if True:",
+        "if all(n <= alone[r] for r, n in want.amounts.items()) and",
+        "if",
     ),
     (
         "a team's own jobs are not what is in the way",
@@ -721,13 +716,8 @@ AHEAD = _in(
     ),
     (
         "jobs within the quota step back where the cap helps",
-        "if any(n > min(beside[r], n if (b := borrow[r]) is None else b) for r, n in want.amounts.items()):",
-        "if True:",
-    ),
-    (
-        "a borrow limit does not matter to who is ahead",
-        "n if (b := borrow[r]) is None else b)",
-        "n)",
+        " and any(n > beside[r] for r, n in want.amounts.items())",
+        "",
     ),
     (
         "jobs step back behind one that other teams' jobs keep from its nodes",

@@ -11,7 +11,7 @@ from slurm_gov.core.ahead import MOST_BEHIND, MOST_IN_ALL
 from slurm_gov.core.decision import Decision, Plan, Reason
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Policy, Pool, Quota, Team, frozen
-from slurm_gov.core.snapshot import Behind, Held, Node, Snapshot, WaitingJob
+from slurm_gov.core.snapshot import Behind, Held, Node, RunState, Snapshot, WaitingJob
 
 HOUR = 3600.0
 
@@ -145,6 +145,45 @@ def test_nobody_waits_behind_one_that_waits_for_other_teams() -> None:
     held = running(1, "ant", "n1", gpus=4)
     decided = plan(BEYOND, snapshot(2, held, running(2, "bee", "n2", gpus=1), long_ago(LARGE), small(11)))
     assert reason(decided, 11)[0] is Reason.STARTS_NOW and decided.behind == {}
+
+
+def test_nobody_within_the_quota_waits_where_there_is_enough_beside_it() -> None:
+    """The cap goes down to the quota as jobs of the team end: that is enough for it."""
+    beside = policy(team("ant", 8), team("bee", 24), protect_after=HOUR)
+    held = running(1, "ant", "n1", gpus=4), running(2, "bee", "n4")
+    decided = plan(beside, snapshot(4, *held, long_ago(LARGE), small(11)))
+    assert reason(decided, 11)[0] is reason(decided, 10)[0] is Reason.STARTS_NOW
+
+
+def test_who_is_ending_makes_no_room_at_its_time_limit() -> None:
+    """Job 1 has left already, and job 2 stays for another 500 s."""
+    ending = replace(HELD[0], state=RunState.COMPLETING, time_limit=110.0)
+    jobs = ending, replace(HELD[1], time_limit=600.0), long_ago(LARGE), small(11, time_limit=300.0), small(12)
+    assert plan(rules(), snapshot(2, *jobs)).behind == {12: 10}
+
+
+def test_nor_where_they_are_on_other_nodes() -> None:
+    """Two nodes are free but for ant's job; bee uses what it could lend on a third."""
+    decided = plan(
+        BEYOND, snapshot(3, running(1, "ant", "n1", gpus=4), running(2, "bee", "n3"), long_ago(LARGE), small(11))
+    )
+    assert reason(decided, 11)[0] is Reason.STARTS_NOW and decided.behind == {}
+
+
+def test_the_first_that_has_waited_long_is_ahead_not_the_first_of_its_kind() -> None:
+    """Of two kinds of large jobs the newer ones come first in line."""
+    large = [
+        replace(LARGE, id=id, priority=priority) for id, priority in ((10, 2009), (11, 2008), (12, 2006), (13, 2004))
+    ]
+    other = replace(LARGE.request, cpus=1)
+    kinds = [
+        large[0],
+        replace(large[1], request=other),
+        long_ago(large[2]),
+        long_ago(replace(large[3], request=other)),
+    ]
+    decided = plan(rules(), snapshot(2, *HELD, *kinds, small(21)))
+    assert decided.behind == {21: 12, 13: 12}
 
 
 def test_nobody_waits_behind_one_whose_nodes_others_hold() -> None:

@@ -412,32 +412,32 @@ def test_a_job_borrows_on_the_nodes_that_are_reserved_for_it() -> None:
 # -- protection --------------------------------------------------------------------------------------------
 
 
-def protected(borrow: int | None, waited: float, others: int = 0) -> Reason:
-    """What is decided of a job that would overtake one that asks for 16 GPUs and has waited; 8 may be borrowed, if
-    others of another team have not taken them.
+def protected(waited: float, gpus: int = 8, borrow: int | None = None, others: int = 0) -> Reason:
+    """What is decided of a job that would overtake one that asks for 16 GPUs and has waited. Ant holds so many of its
+    quota of 8, and as many are asked for; 8 may be borrowed, if so many nodes of another team have not taken them.
     """
     rules = policy(team("ant", 8, borrow=borrow), team("absent", 24, lend=8), protect_after=60.0)
     ahead = replace(waiting(11, "ant", 2, priority=2000), submit=NOW - waited)
-    held = [running(1, "ant", "n1", gpus=4), *(running(2, "absent", f"n{one}") for one in range(2, 2 + others))]
-    decided = plan(rules, snapshot(4, *held, ahead, waiting(12, "ant", gpus=4, priority=1000)))
+    held = [running(1, "ant", "n1", gpus=gpus), *(running(2, "absent", f"n{one}") for one in range(2, 2 + others))]
+    decided = plan(rules, snapshot(4, *held, ahead, waiting(12, "ant", gpus=gpus, priority=1000)))
     assert decision(decided, 11).reason in (Reason.NOTHING_TO_BORROW, Reason.TEAM_AT_LIMIT)
     return decision(decided, 12).reason
 
 
 def test_who_has_waited_long_is_not_overtaken() -> None:
-    assert protected(borrow=None, waited=61) is Reason.TEAM_AT_LIMIT
+    assert protected(61) is Reason.TEAM_AT_LIMIT
 
 
 def test_who_has_not_waited_long_is() -> None:
-    assert protected(borrow=None, waited=59) is Reason.STARTS_NOW
+    assert protected(59) is Reason.STARTS_NOW
 
 
 def test_who_could_borrow_so_much_only_if_its_own_team_left_is_not_overtaken() -> None:
-    assert protected(borrow=8, waited=61) is Reason.TEAM_AT_LIMIT
+    assert protected(61, gpus=4, borrow=8) is Reason.TEAM_AT_LIMIT
 
 
 def test_who_waits_for_other_teams_is_overtaken_however_long_it_waited() -> None:
-    assert protected(borrow=8, waited=61, others=3) is Reason.STARTS_NOW
+    assert protected(61, gpus=4, borrow=8, others=3) is Reason.STARTS_NOW
 
 
 # -- pools -------------------------------------------------------------------------------------------------

@@ -76,6 +76,15 @@ def test_reserved_nodes_are_for_the_jobs_of_the_reservation() -> None:
     assert placed(empty, equal(1, reservations=other)) == {"n2": 8}, "it may end"
 
 
+def test_cpus_that_are_free_again_are_found() -> None:
+    room, eight = Room([node("n1", cpus=8), node("n2", cpus=4)]), Request(frozen({"cpu": 8}), cpus=8)
+    room.take([Held("n1", {}, 8, 0)])
+    assert room.place(eight, "gpu", "cpu") is None
+    room.give([Held("n1", {}, 8, 0)])
+    assert room.place(eight, "gpu", "cpu") == (Held("n1", {}, 8, 0),)
+    assert room.place(Request(frozen({"cpu": 4}), cpus=4), "gpu", "cpu") == (Held("n2", {}, 4, 0),)
+
+
 def test_no_more_on_a_node_than_its_tasks_there_may_have() -> None:
     room = Room(TWO)
     assert placed(room, spread(8, most_per_node=4)) == {"n1": 4, "n2": 4}

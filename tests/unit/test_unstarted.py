@@ -178,6 +178,15 @@ def test_who_left_for_it_waits_for_it_no_longer() -> None:
         assert len(actions(BOTH, found, plan(BOTH, found)).release) == released
 
 
+def test_nor_where_there_seems_to_be_room_again() -> None:
+    mark = Mark(9, "product", NOW - 50, NOW - 40, NOW - 1000)
+    left = waiting(5, "research", mark=mark, slurm_reason="BeginTime", submit=NOW - 40, begin=NOW + 10)
+    for job, todo in ((waiting(9, "product"), (0, 1)), (last(9, "product"), (1, 0))):
+        found = snapshot(2, left, job)
+        done = actions(BOTH, found, plan(BOTH, found))
+        assert (len(done.release), len(done.wait_on)) == todo
+
+
 def test_it_is_asked_for_all_the_same() -> None:
     decided = plan(BOTH, snapshot(1, last(9, "product", 1), waiting(10, "product", 1)))
     (standing,) = [one for one in decided.standings if one.team == "product"]

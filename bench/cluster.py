@@ -13,7 +13,7 @@ from dataclasses import replace
 from slurm_gov.core.decision import Plan, Reason
 from slurm_gov.core.policy import Cohort, Policy, Pool, Quota, Team, frozen
 from slurm_gov.core.room import Room
-from slurm_gov.core.snapshot import Held, Node, Request, RunningJob, Snapshot, WaitingJob
+from slurm_gov.core.snapshot import Held, Mark, Node, Request, RunningJob, Snapshot, WaitingJob
 
 NODES, TEAMS, RUNNING, WAITING = 10_000, 1_000, 10_000, 50_000
 TRES = "gres/gpu:h100"
@@ -109,6 +109,44 @@ def carry_out(snapshot: Snapshot, decided: Plan) -> Snapshot:
             del waiting[job.id]
     again = [_again(job) for job in snapshot.running if job.id in out]
     return replace(snapshot, running=tuple(stay), waiting=(*waiting.values(), *again))
+
+
+GRACE = 30.0
+
+
+def warn(snapshot: Snapshot, decided: Plan) -> Snapshot:
+    """As things go with a grace period: who must leave is told, and leaves when it is over; who may start starts."""
+    told = {one.job: one for one in decided.preempt}
+    running: list[RunningJob] = []
+    again: list[WaitingJob] = []
+    for job in snapshot.running:
+        mark = job.mark if job.being_preempted else None
+        if job.id not in told:
+            running.append(replace(job, mark=None))
+        elif mark is None:
+            one = told[job.id]
+            mark = Mark(one.beneficiary, one.beneficiary_team, snapshot.now, snapshot.now + GRACE, job.start)
+            running.append(replace(job, mark=mark))
+        elif mark.deadline > snapshot.now:
+            running.append(job)
+        else:
+            again.append(replace(_again(job), mark=mark, submit=snapshot.now))
+    room = Room(snapshot.nodes)
+    for job in running:
+        room.take(job.held)
+    waiting = {job.id: job for job in snapshot.waiting}
+    starts = sorted(
+        (waiting[one.job] for one in decided.decisions if one.reason in _START), key=lambda job: job.submit
+    )
+    for job in starts:
+        held = room.place(job.request, "gpu", TRES)
+        if held is not None:
+            room.take(held)
+            running.append(
+                RunningJob(job.id, job.display_id, job.user, job.account, "gpu", job.qos, snapshot.now, held)
+            )
+            del waiting[job.id]
+    return replace(snapshot, running=tuple(running), waiting=(*waiting.values(), *again))
 
 
 def _again(job: RunningJob) -> WaitingJob:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from bench import report
-from bench.cluster import carry_out, change, cluster
+from bench.cluster import carry_out, change, cluster, warn
 from slurm_gov.core.decision import News
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.daemon.memory import tidy, tune
@@ -46,15 +46,14 @@ def measure(command: str, say: Callable[[str], None]) -> str:
             say(f"plan: 1/{part} of the whole, {weather}")
             found[part, weather] = _apart(part, weather)
     head = ["", "nodes", "teams", "running", "waiting", "preempted"]
-    head += ["from nothing", "1 % changed", "most", "news", "all", "tidied", "MiB"]
+    head += ["from nothing", "1 % changed", "most", "in grace", "told", "news", "all", "tidied", "MiB"]
     rows = [
         [
             f"1/{part} {weather}" if part > 1 else weather,
             *(f"{one[name]:,.0f}" for name in ("nodes", "teams", "running", "waiting", "preempted")),
-            *(
-                f"{one[name] * 1000:,.0f}"
-                for name in ("nothing", "changed", "changed_most", "news", "all", "tidied_most")
-            ),
+            *(f"{one[name] * 1000:,.0f}" for name in ("nothing", "changed", "changed_most", "in_grace")),
+            f"{one['warned']:,.0f}",
+            *(f"{one[name] * 1000:,.0f}" for name in ("news", "all", "tidied_most")),
             f"{one['peak']:.0f}",
         ]
         for (part, weather), one in found.items()
@@ -66,8 +65,9 @@ def measure(command: str, say: Callable[[str], None]) -> str:
             where,
             "",
             "Milliseconds, medians of 3 plans from nothing and of 5 cycles each after 1 % of all jobs ended or were "
-            "replaced, and the longest of these; what slurm-govd reads of such a plan then (news: who waits for "
-            "another reason now), and what it takes to write out all decisions, which the page and the API ask for; "
+            "replaced, and the longest of these; the same while so many as were told to leave are in a grace period of "
+            "30 s, with a cycle each 5 s; what slurm-govd reads of such a plan then (news: who waits for another "
+            "reason now), and what it takes to write out all decisions, which the page and the API ask for; "
             "the longest look for garbage, which comes after acting; peak memory of the whole process:",
             "",
             report.table(head, rows),
@@ -134,6 +134,16 @@ def figures(part: int, weather: str) -> Figures:
         snapshot = carry_out(snapshot, decided)
         news.of(planner.plan(policy, snapshot).decisions)
         tidied.append(_tidied())
+    in_grace = []
+    for number in range(13):  # the first six fill the grace periods
+        snapshot = change(snapshot, dice)
+        start = time.perf_counter()
+        decided = planner.plan(policy, snapshot)
+        if number >= 8:
+            in_grace.append(time.perf_counter() - start)
+            warned = sum(job.being_preempted for job in snapshot.running)
+        snapshot = warn(snapshot, decided)
+        tidied.append(_tidied())
     return {
         "nodes": len(first.nodes),
         "teams": len(policy.teams),
@@ -143,6 +153,8 @@ def figures(part: int, weather: str) -> Figures:
         "nothing": statistics.median(nothing),
         "changed": statistics.median(changed),
         "changed_most": max(changed),
+        "in_grace": statistics.median(in_grace),
+        "warned": warned,
         "news": statistics.median(new),
         "all": statistics.median(everything),
         "tidied_most": max(tidied),

@@ -65,8 +65,8 @@ def measure(command: str, say: Callable[[str], None]) -> str:
             where,
             "",
             "Milliseconds, medians of 3 plans from nothing and of 5 cycles each after 1 % of all jobs ended or were "
-            "replaced, and the longest of these; the same while so many as were told to leave are in a grace period of "
-            "30 s, with a cycle each 5 s; what slurm-govd reads of such a plan then (news: who waits for another "
+            "replaced, and the longest of these; the same while so many as were told to leave are in a grace period "
+            "of 30 s, with a cycle each 5 s; what slurm-govd reads of such a plan then (news: who waits for another "
             "reason now), and what it takes to write out all decisions, which the page and the API ask for; "
             "the longest look for garbage, which comes after acting; peak memory of the whole process:",
             "",

@@ -207,6 +207,14 @@ _WILL_NOT_START = frozenset(
 )
 
 
+def left_after_all(job: RunningJob) -> Mark | None:
+    """The note for a job that ended in its grace period although it was spared: it left like any other. ``None`` for
+    all others, and where a sick node had told it to leave.
+    """
+    by_fault = job.fault is not None and job.fault.run == job.start and job.fault.until > 0
+    return replace(job.mark, spared=False) if job.mark is not None and job.was_spared and not by_fault else None
+
+
 def _waits_for_us(job: WaitingJob, mark: Mark) -> bool:
     return job.slurm_reason == "BeginTime" and has_left(mark, job.submit, job.begin)
 

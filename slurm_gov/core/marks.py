@@ -62,14 +62,13 @@ def read_mark(comment: str) -> Mark | None:
 
 
 def read_preempted(comment: str, run: float) -> tuple[Preempted, ...]:
-    """The preemptions of earlier runs of a job, the last one first; ``run`` is the start of the present one. A run
-    that was told that it may stay after all did not have to leave.
+    """The preemptions of earlier runs of a job, the last one first; ``run`` is the start of the present one. That one
+    was spared is none: what ended it later was not our doing.
     """
     mark, found = read_mark(comment), _EARLIER.search(comment)
-    left = mark is not None and mark.run != run and not mark.spared
-    last = (Preempted(mark.since, mark.beneficiary),) if mark is not None and left else ()
+    left = (Preempted(mark.since, mark.beneficiary),) if mark and mark.run != run and not mark.spared else ()
     earlier = (one.partition(":") for one in found["times"].split(",")) if found else ()
-    return last + tuple(Preempted(float(at), int(job or 0)) for at, _, job in earlier)
+    return left + tuple(Preempted(float(at), int(job or 0)) for at, _, job in earlier)
 
 
 def read_signal(comment: str) -> str:

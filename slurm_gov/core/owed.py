@@ -11,13 +11,13 @@ MARGIN = 1.0
 
 
 def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
-    """The marks whose beneficiary still waits for what was given up for it. One that Slurm does not start, whatever
-    there is for it, is waited for no longer.
+    """The marks whose beneficiary still waits for what was given up for it. Who was spared gave up nothing, and one
+    that Slurm does not start, whatever there is for it, is waited for no longer.
 
     One that was requeued meanwhile has had its place. An array is one record for as long as any of its tasks waits,
     and others must not wait behind all of them: each task that has started since settles one mark, the oldest first.
     """
-    marks = list(marks)
+    marks = [mark for mark in marks if not mark.spared]
     if not marks:
         return []
     wanted = {mark.beneficiary for mark in marks}

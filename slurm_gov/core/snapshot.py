@@ -53,7 +53,8 @@ class Mark:
     ``run`` is the start time of the run it concerns: a mark with another ``run`` than the job's present one
     is history. ``deadline`` is when the grace period ends. ``held`` is until when we last had the requeued job wait
     for its beneficiary to start, 0 if we did not. ``spared``: the job was told to leave, and then that it may stay;
-    if it ends in its grace period all the same, that is still our doing. ``reason`` is for people.
+    if it ends in its grace period all the same, that is still our doing, and it is not noted as spared any more.
+    ``reason`` is for people.
     """
 
     beneficiary: int

@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Mapping
 from dataclasses import replace
 from typing import Any
 
-from slurm_gov.core.actions import WAIT_ON, Actions, Leave
+from slurm_gov.core.actions import WAIT_ON, Actions, Leave, left_after_all
 from slurm_gov.core.policy import Policy
 from slurm_gov.core.snapshot import Behind, Mark, RunningJob, Unstarted, WaitingJob
 from slurm_gov.daemon.deeds import Deeds
@@ -74,9 +74,9 @@ async def _leave(client: SlurmClient, leave: Leave, done: Deeds) -> None:
 
 async def _requeue_ended(client: SlurmClient, job: RunningJob, done: Deeds) -> None:
     await client.requeue([job.id])
-    if job.mark is not None and job.mark.spared:  # it had its signal, and has left after all
-        await client.mark(job.id, replace(job.mark, spared=False))
     done.requeued_ended(job)
+    if (mark := left_after_all(job)) is not None:
+        await client.mark(job.id, mark)  # not before: Slurm takes no note on a job that has ended
 
 
 async def _spare(client: SlurmClient, job: RunningJob, done: Deeds) -> None:

@@ -159,6 +159,9 @@ def test_a_victim_that_was_spared_and_ends_because_of_the_signal_is_not_lost(clu
     cluster.sandbox.run(["scancel", str(owner)])
     cluster.until(lambda: any(" spared: " in cluster.squeue_comment(job) for job in jobs), "it is spared")
     cluster.restarted(*jobs, times=1)
+    cluster.until(
+        lambda: not any(" spared: " in cluster.squeue_comment(job) for job in jobs), "it has left after all"
+    )
     cluster.running(*jobs)
 
 

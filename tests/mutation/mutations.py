@@ -567,6 +567,11 @@ ROOM = _in(
 OWED = _in(
     "owed",
     (
+        "something is owed for who was spared",
+        "[mark for mark in marks if not mark.spared]",
+        "list(marks)",
+    ),
+    (
         "what was given up is owed to who was requeued meanwhile",
         "        if job is None or job.comes_last or mark.since < job.submit - MARGIN:\n",
         "        if job is None or job.comes_last:\n",
@@ -1434,8 +1439,13 @@ MARKS = _in(
     ),
     (
         "a mark of an earlier run holds for this one",
-        "left = mark is not None and mark.run != run and",
-        "left = mark is not None and",
+        "if mark and mark.run != run and not mark.spared else ()",
+        "if mark and not mark.spared else ()",
+    ),
+    (
+        "a run that was spared counts as preempted",
+        "if mark and mark.run != run and not mark.spared else ()",
+        "if mark and mark.run != run else ()",
     ),
     (
         "what others wrote is lost",
@@ -1546,6 +1556,21 @@ ACTIONS = _in(
         "who ended in its grace period is not requeued",
         "tuple(job for job in snapshot.ended if job.requeueable)",
         "()",
+    ),
+    (
+        "a run that left although it was spared does not count",
+        "return replace(job.mark, spared=False) if job.mark is not None and",
+        "return None if job.mark is not None and",
+    ),
+    (
+        "what a fault stops counts as preempted, if it was spared before",
+        " and job.was_spared and not by_fault else None",
+        " and job.was_spared else None",
+    ),
+    (
+        "what a fault once stopped is never preempted",
+        "job.fault is not None and job.fault.run == job.start and job.fault.until > 0",
+        "job.fault is not None",
     ),
     (
         "a user's own begin time is undone",
@@ -1741,14 +1766,6 @@ HET = _in(
         "for one in [(forms[0], asked[0])])",
     ),
 )
-SPARED = _in(
-    "marks",
-    (
-        "a run that was spared counts as preempted",
-        "mark.run != run and not mark.spared",
-        "mark.run != run",
-    ),
-)
 UNSTARTED = _in(
     "unstarted",
     (
@@ -1820,6 +1837,5 @@ MUTATIONS = [
     *MARKS,
     *ACTIONS,
     *HET,
-    *SPARED,
     *UNSTARTED,
 ]

@@ -10,7 +10,7 @@ from clusters import H100, NOW, TWO, decisions, policy, running, snapshot, team,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_gov.core.actions import WAIT_ON, Actions, actions, comes_back, has_left
+from slurm_gov.core.actions import WAIT_ON, Actions, actions, comes_back
 from slurm_gov.core.decision import Decision, Plan, Preempt, Reason
 from slurm_gov.core.plan import plan
 from slurm_gov.core.policy import Policy, Preemption, frozen
@@ -187,14 +187,6 @@ def test_jobs_that_our_signal_ended_are_requeued() -> None:
     assert [job.id for job in todo.requeue_ended] == [1]
 
 
-def test_who_was_spared_and_waits_was_requeued_by_somebody_else() -> None:
-    mark = Mark(9, "product", NOW - 100, NOW - 70, NOW - 900)
-    for one, ours in ((mark, True), (replace(mark, spared=True), False), (None, False)):
-        assert has_left(one, NOW - 50, NOW + 71) is ours
-    assert not has_left(mark, NOW - 102, NOW + 19), "it waits since before"
-    assert not has_left(mark, NOW - 50, None)
-    assert not has_left(mark, NOW - 50, NOW + 81), "its user's own begin time"
-    assert has_left(replace(mark, held=NOW + 81), NOW - 50, NOW + 81)
 
 
 def test_a_job_that_a_raised_cap_lets_start_is_nudged() -> None:
@@ -263,6 +255,14 @@ def test_a_job_that_waits_for_something_else_is_not_released(reason: str) -> Non
 
 def test_a_job_without_a_begin_time_is_not_released() -> None:
     assert release(requeued(5, begin=None)) == []
+
+
+def test_one_that_was_spared_was_not_requeued_by_us() -> None:
+    job = requeued(5)
+    assert job.mark is not None
+    assert release(replace(job, mark=replace(job.mark, spared=True))) == []
+    spared = left_for(10, 11, spared=True)
+    assert todo_about(spared, waiting(10, "research")).wait_on == ()
 
 
 @given(st.floats(0, 200), st.floats(0, 300), st.integers(1, 200))

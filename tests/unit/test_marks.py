@@ -113,6 +113,20 @@ def test_that_it_was_spared_is_noted() -> None:
     assert read_preempted(write_mark(noted, replace(MARK, beneficiary=12)), MARK.run) == ()
 
 
+def test_a_run_that_was_spared_is_no_preemption() -> None:
+    noted = write_mark(write_mark("", Mark(1, "other", 150, 160, 100)), Mark(2, "other", 250, 260, 200, spared=True))
+    assert read_preempted(noted, 300) == (Preempted(150, 1),)
+    again = write_mark(noted, Mark(3, "other", 350, 360, 300))
+    assert read_preempted(again, 400) == (Preempted(350, 3), Preempted(150, 1))
+
+
+def test_one_that_left_although_it_was_spared_is_one() -> None:
+    noted = write_mark("", Mark(2, "other", 250, 260, 200, spared=True))
+    mark = read_mark(noted)
+    assert mark is not None
+    assert read_preempted(write_mark(noted, replace(mark, spared=False)), 300) == (Preempted(250, 2),)
+
+
 def test_until_when_it_was_made_to_wait_is_noted() -> None:
     mark = Mark(4711, "product", 1795445991.0, 1795446021.5, 1795440000.0, "why", held=1795446100.0)
     assert " run=1795440000 held=1795446100: why]" in write_mark("", mark)

@@ -41,6 +41,10 @@ def test_not_to_one_that_was_requeued_meanwhile() -> None:
     )
 
 
+def test_not_for_one_that_was_spared() -> None:
+    assert not is_owed(waiting(10, "research"), mark=replace(MARK, spared=True))
+
+
 def test_an_array_has_its_place_when_one_of_its_tasks_has_started_since() -> None:
     many = array(10, "research", 2000)
     assert is_owed(many) and is_owed(many, task(11, 10, "n1", NOW - 200), task(12, 12, "n2", NOW - 20))

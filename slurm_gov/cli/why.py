@@ -187,6 +187,7 @@ def _waiting(out: Console, look: Look, row: WaitingRow) -> None:
         ),
         ("in line", _place(row)),
         ("stands back", _stands_back(row, now)),
+        ("may start", _held(row, now)),
         ("earliest", words.earliest(row, now)),
         ("Slurm says", f"{row.slurm_reason}: {slurm}" if slurm else row.slurm_reason),
         *_history(row, now),
@@ -203,6 +204,15 @@ def _stands_back(row: WaitingRow, now: float) -> str:
     return (
         f"behind job {row.behind} of its team, which needs the room; until {clock(row.behind_until, now)}, or longer"
     )
+
+
+def _held(row: WaitingRow, now: float) -> str:
+    """Until when it waits for the job for which it left."""
+    from slurm_gov.cli.words import clock
+
+    if row.held_until is None:
+        return ""
+    return f"at {clock(row.held_until, now)} at the latest, unless job {row.left_for} is about to start then"
 
 
 def _place(row: WaitingRow) -> str:

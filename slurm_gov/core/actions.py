@@ -4,7 +4,7 @@ is still needed, what was done is not done again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
 
@@ -22,6 +22,8 @@ WAIT_ON_WITHIN = 20.0
 
 REQUEUE_WAIT = 130.0
 """Slurm lets a requeued job start no earlier than about 121 s after its requeue; see docs/slurm-facts.md."""
+SLURMS_WAIT = 121.0
+"""What it is by default, to the second: no user's own begin time is just that."""
 HELD_MARGIN = 5.0
 """Seconds by which the begin time that Slurm made of ours may be later than we noted."""
 CREDENTIAL_MARGIN = 2.0
@@ -148,6 +150,19 @@ def actions(policy: Policy, snapshot: Snapshot, plan: Plan) -> Actions:
     )
 
 
+def requeued(snapshot: Snapshot, plan: Plan) -> Iterator[tuple[WaitingJob, Mark, Reason | None]]:
+    """The jobs that wait because we requeued them, with the reason for which the one that each left for waits itself;
+    ``None`` if that has started, or will not.
+    """
+    ours = [(job, job.mark) for job in snapshot.waiting if job.mark is not None and _waits_for_us(job, job.mark)]
+    still = set(unpaid(snapshot, [mark for _, mark in ours]))
+    wanted = {mark.beneficiary for mark in still}
+    reasons = plan.decisions.reasons(wanted) if wanted else {}
+    for job, mark in ours:
+        reason = reasons.get(mark.beneficiary) if mark in still else None
+        yield job, mark, None if reason in _WILL_NOT_START else reason
+
+
 def _requeued(
     policy: Policy, snapshot: Snapshot, plan: Plan
 ) -> tuple[tuple[tuple[WaitingJob, float], ...], tuple[tuple[WaitingJob, Mark], ...]]:
@@ -156,19 +171,14 @@ def _requeued(
     As long as the job that one left for has not started, it waits: its Slurm priority may be the higher one, and it
     would take back the place that it left.
     """
-    ours = [(job, job.mark) for job in snapshot.waiting if job.mark is not None and _waits_for_us(job, job.mark)]
-    still = set(unpaid(snapshot, [mark for _, mark in ours]))
-    wanted = {mark.beneficiary for mark in still}
-    reasons = plan.decisions.reasons(wanted) if wanted else {}
     release: list[tuple[WaitingJob, float]] = []
     wait_on: list[tuple[WaitingJob, Mark]] = []
-    for job, mark in ours:
+    for job, mark, reason in requeued(snapshot, plan):
         begin = job.begin or 0.0
-        reason = reasons.get(mark.beneficiary) if mark in still else None
         if reason in _PROMISED:
             if begin - snapshot.now < WAIT_ON_WITHIN:
                 wait_on.append((job, replace(mark, held=snapshot.now + WAIT_ON)))
-        elif reason is None or reason in _WILL_NOT_START:
+        elif reason is None:
             start = job.submit + max(CREDENTIAL_MARGIN, policy.preemption.requeue_delay)
             if begin > max(start, snapshot.now) + 1:
                 # Slurm counts whole seconds: rounded up, so that it is never too early.
@@ -226,6 +236,11 @@ def has_left(mark: Mark | None, submit: float, begin: float | None) -> bool:
     if mark is None or mark.spared or begin is None or submit < mark.since - 1:
         return False
     return begin - submit <= REQUEUE_WAIT or begin <= mark.held + HELD_MARGIN
+
+
+def waits_for_slurm(job: WaitingJob) -> bool:
+    """Whether it waits because Slurm lets every requeued job wait, whoever requeued it."""
+    return job.slurm_reason == "BeginTime" and job.begin is not None and job.begin - job.submit == SLURMS_WAIT
 
 
 def comes_back(fault: FaultMark | None, mark: Mark | None, submit: float, begin: float | None) -> bool:

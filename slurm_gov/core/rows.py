@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
-from slurm_gov.core.actions import Actions
+from slurm_gov.core.actions import Actions, requeued, waits_for_slurm
 from slurm_gov.core.capacity import pool_use
 from slurm_gov.core.decision import Decision, Plan, Reason
 from slurm_gov.core.estimates import Estimates
@@ -35,6 +35,11 @@ class Look:
         """The id of every job in the queue as people know it."""
         jobs: tuple[RunningJob | WaitingJob, ...] = (*self.snapshot.running, *self.snapshot.waiting)
         return {job.id: job.display_id for job in jobs}
+
+    @cached_property
+    def held(self) -> dict[int, Mark]:
+        """The requeued jobs that are not to start before those for which they left, and the notes that say so."""
+        return {job.id: mark for job, mark, reason in requeued(self.snapshot, self.plan) if reason is not None}
 
 
 class Phase(StrEnum):
@@ -187,7 +192,8 @@ class WaitingRow:
     can never run, has none. ``next_in_line`` is the first of its team. ``expected_start`` is Slurm's own estimate,
     where it has made one. ``earliest`` is ours, and ``earliest_why`` what the job waits for until then or why nobody
     can say; both are empty where they were not asked for (``estimated``). ``behind`` is the job of its team behind
-    which it was made to wait, until ``behind_until`` at least.
+    which it was made to wait, until ``behind_until`` at least. ``left_for`` is the job for which it left and that is
+    to start before it; it may start at ``held_until``, unless that one is about to start then.
     """
 
     id: int
@@ -224,6 +230,8 @@ class WaitingRow:
     earliest_why: str = ""
     behind: str = ""
     behind_until: float | None = None
+    left_for: str = ""
+    held_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,7 +513,12 @@ def waiting(look: Look, some: Iterable[Decision] | None = None) -> list[WaitingR
 def estimated(look: Look, some: Iterable[WaitingRow]) -> list[WaitingRow]:
     """These rows with their ``earliest``: some work for each team, so only for rows that somebody looks at."""
     estimates = Estimates(look.policy, look.snapshot, look.plan)
-    return [replace(row, earliest=(one := estimates.of(row.id)).start, earliest_why=one.why) for row in some]
+    found = []
+    for row in some:
+        one = estimates.of(row.id)
+        why = f"or as soon as job {row.left_for} has started" if row.left_for else one.why
+        found.append(replace(row, earliest=one.start, earliest_why=why))
+    return found
 
 
 class _Lines:
@@ -522,6 +535,13 @@ class _Lines:
 
 
 def _waiting_row(look: Look, job: WaitingJob, decision: Decision, everybody: _Lines, teams: _Lines) -> WaitingRow:
+    not_ready = decision.reason is Reason.NOT_READY
+    mark = look.held.get(job.id) if not_ready else None
+    why = decision.why
+    if mark is not None:
+        why = f"it left for job {_display(look, mark)} of team {mark.team}, which has not started yet"
+    elif not_ready and waits_for_slurm(job):
+        why = "it was requeued, and Slurm lets such a job wait for two minutes"
     return WaitingRow(
         id=job.id,
         job=job.display_id,
@@ -549,10 +569,12 @@ def _waiting_row(look: Look, job: WaitingJob, decision: Decision, everybody: _Li
         team_in_line=teams.length.get((decision.team, decision.pool), 0),
         next_in_line=teams.first.get((decision.team, decision.pool), ""),
         reason=decision.reason,
-        why=decision.why,
+        why=why,
         preempted_before=_past(look, job),
         behind=look.display_ids.get(job.behind.job, str(job.behind.job)) if job.behind else "",
         behind_until=job.behind.until if job.behind else None,
+        left_for=_display(look, mark),
+        held_until=job.begin if mark is not None else None,
         fault=_fault(job),
     )
 

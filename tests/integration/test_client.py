@@ -163,7 +163,12 @@ REQUESTS = [
     (["-x", "n1,n3", "--gres=gpu:h100:1"], {"excluded_nodes": {"n1", "n3"}, "plain": True}),
     (["-w", "n[1-2]", "--gres=gpu:h100:1"], {"required_nodes": {"n1", "n2"}, "min_nodes": 2}),
     (["-C", "ib&nvme", "--gres=gpu:h100:1"], {"features": {"ib", "nvme"}, "plain": True}),
-    (["-C", "ib|nvme", "--gres=gpu:h100:1"], {"plain": False}),
+    (
+        ["-C", "ib|nvme", "--gres=gpu:h100:1"],
+        {"any_features": {frozenset({"ib"}), frozenset({"nvme"})}, "plain": True},
+    ),
+    (["-C", "[ib|nvme]", "--gres=gpu:h100:1"], {"plain": False}),
+    (["-N2", "--ntasks-per-node=2", "--gpus-per-task=h100:1"], {"gpus": {H100: 4}, "most_per_node": 2}),
 ]
 
 
@@ -417,20 +422,23 @@ def test_a_nudge_changes_nothing_of_an_array(slurm: Sandbox, client: SlurmClient
     assert [getattr(rest, name) for name in same] == [getattr(before, name) for name in same]
 
 
-def test_a_component_of_a_het_job(slurm: Sandbox, client: SlurmClient) -> None:
-    """It has a note of its own; but a het job leaves as a whole."""
+def test_a_het_job_is_one(slurm: Sandbox, client: SlurmClient) -> None:
+    """It runs, has its note and leaves as a whole; while it waits its first component has all of it."""
     options = ["--account=research", "--output=/dev/null", "--gres=gpu:h100:1"]
     wrap = ["sbatch", "--parsable", *options, ":", *options, f"--wrap={UNTIL_STOPPED}"]
     leader = int(slurm.run(wrap).stdout.partition(";")[0])
-    until(lambda: len(do(client.snapshot()).running) == 2)
-    first, second = sorted(do(client.snapshot()).running, key=lambda job: job.id)
-    assert (first.display_id, second.display_id) == (f"{leader}+0", f"{leader}+1")
-    do(client.mark(second.id, mark_of(second)))
-    snapshot = do(client.snapshot())
-    assert [running(snapshot, job.id).being_preempted for job in (first, second)] == [False, True]
-    do(client.requeue([second.id]))
+    until(lambda: len(do(client.snapshot()).running) == 1, 60)
+    (job,) = do(client.snapshot()).running
+    assert (job.id, job.display_id, job.requeueable) == (leader, str(leader), True)
+    assert sum(held.gpus[H100] for held in job.held) == 2
+    do(client.mark(leader, mark_of(job)))
+    assert running(do(client.snapshot()), leader).being_preempted
+    do(client.requeue([leader]))
     until(lambda: len(do(client.snapshot()).waiting) == 2)
-    assert not any(job.request.plain for job in do(client.snapshot()).waiting)
+    first, second = sorted(do(client.snapshot()).waiting, key=lambda job: job.id)
+    assert (first.id, [one.request.gpus for one in first.others], first.part_of) == (leader, [{H100: 1}], 0)
+    assert (second.display_id, second.part_of, second.others) == (f"{leader}+1", leader, ())
+    assert first.mark is not None and first.request.plain
 
 
 def test_a_signal_goes_to_the_steps_or_to_the_batch_script(slurm: Sandbox, client: SlurmClient) -> None:

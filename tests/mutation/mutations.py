@@ -1614,8 +1614,18 @@ ACTIONS = _in(
     ),
     (
         "who left waits on although nobody needs its place",
-        "        elif reason is None or reason in _WILL_NOT_START:\n",
+        "        elif reason is None:\n",
         "        elif False:\n",
+    ),
+    (
+        "who left waits for one that will not start",
+        "None if reason in _WILL_NOT_START else reason",
+        "reason",
+    ),
+    (
+        "any begin time is the wait that Slurm makes after a requeue",
+        " and job.begin - job.submit == SLURMS_WAIT",
+        "",
     ),
     (
         "who left is told to wait on again and again",

@@ -10,7 +10,8 @@ from clusters import H100, NOW, TWO, decisions, policy, running, snapshot, team,
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_gov.core.actions import WAIT_ON, Actions, actions, comes_back
+from slurm_gov.core.actions import WAIT_ON, Actions, actions, comes_back, has_left, left_after_all, waits_for_slurm
+from slurm_gov.core.actions import requeued as requeued_jobs
 from slurm_gov.core.decision import Decision, Plan, Preempt, Reason
 from slurm_gov.core.plan import plan
 from slurm_gov.core.policy import Policy, Preemption, frozen
@@ -187,6 +188,27 @@ def test_jobs_that_our_signal_ended_are_requeued() -> None:
     assert [job.id for job in todo.requeue_ended] == [1]
 
 
+def test_a_job_that_was_spared_and_ended_all_the_same_has_left() -> None:
+    told = warned(running(1, "research", "n1"), 10)
+    spared = replace(told, mark=replace(told.mark, spared=True))
+    assert left_after_all(spared) == told.mark
+    assert left_after_all(told) is None, "it is noted so already"
+    assert left_after_all(running(1, "research", "n1")) is None
+    assert left_after_all(replace(spared, start=spared.start + 1)) is None, "that was an earlier run"
+    fault = FaultMark("n1", NOW - 9, spared.start, until=NOW)
+    assert left_after_all(replace(spared, fault=fault)) is None, "the fault made it leave"
+    for other in (replace(fault, run=fault.run - 1), replace(fault, until=0.0)):
+        assert left_after_all(replace(spared, fault=other)) == told.mark
+
+
+def test_who_was_spared_and_waits_was_requeued_by_somebody_else() -> None:
+    mark = Mark(9, "product", NOW - 100, NOW - 70, NOW - 900)
+    for one, ours in ((mark, True), (replace(mark, spared=True), False), (None, False)):
+        assert has_left(one, NOW - 50, NOW + 71) is ours
+    assert not has_left(mark, NOW - 102, NOW + 19), "it waits since before"
+    assert not has_left(mark, NOW - 50, None)
+    assert not has_left(mark, NOW - 50, NOW + 81), "its user's own begin time"
+    assert has_left(replace(mark, held=NOW + 81), NOW - 50, NOW + 81)
 
 
 def test_a_job_that_a_raised_cap_lets_start_is_nudged() -> None:
@@ -318,6 +340,30 @@ def test_that_it_waits_on_is_known_to_be_our_doing() -> None:
     assert todo_about(left_for(10, 15, held=NOW + 14), waiting(10, "research")).wait_on != ()
     for ours in (NOW - 500, 0.0):
         assert not todo_about(left_for(10, 600, held=ours)).release
+
+
+def reasons(*jobs: RunningJob | WaitingJob) -> list[Reason | None]:
+    now = snapshot(8, *jobs)
+    return [reason for _, _, reason in requeued_jobs(now, plan(TWO, now))]
+
+
+def test_for_whom_a_requeued_job_waits() -> None:
+    left = left_for(10, 11)
+    assert reasons(left, waiting(10, "research")) == [Reason.STARTS_NOW]
+    needs_all = waiting(10, "research", 8)
+    assert reasons(left, needs_all, running(2, "product", "n1")) == [Reason.NOTHING_TO_BORROW]
+    assert reasons(left) == [None]
+    assert reasons(left, waiting(10, "research", held_back="its user holds it")) == [None]
+    assert reasons(replace(left, slurm_reason="Priority"), waiting(10, "research")) == []
+
+
+def test_who_waits_because_slurm_lets_every_requeued_job_wait() -> None:
+    assert waits_for_slurm(requeued(5)) and waits_for_slurm(replace(requeued(5), mark=None))
+    # A user's own begin time, or ours, is another.
+    for wait in (2, 60, 120, 122, 3600):
+        assert not waits_for_slurm(requeued(5, wait))
+    assert not waits_for_slurm(requeued(5, begin=None))
+    assert not waits_for_slurm(requeued(5, slurm_reason="Dependency"))
 
 
 def test_who_comes_back_after_a_fault() -> None:

@@ -403,6 +403,47 @@ def test_nothing_to_do(run):
     assert run(look(TWO, quiet), "jobs").output == "no jobs\n"
 
 
+NOT_YET = "its begin time has not come"
+
+
+def test_why_and_the_plan_say_for_whom_a_requeued_job_waits(run):
+    mark = Mark(10, "product", NOW - 60, NOW - 30, NOW - 900, "why it")
+    back = waiting(1, "research", submit=NOW - 30, slurm_reason="BeginTime", held_back=NOT_YET, mark=mark)
+    back = replace(back, begin=NOW + 91)
+    task = replace(waiting(10, "product", 2), display_id="9_4")
+    found = look(TWO, snapshot(8, back, task, **BOTH))
+    row = next(row for row in rows.waiting(found) if row.id == 1)
+    assert row.why == "it left for job 9_4 of team product, which has not started yet"
+    assert (row.left_for, row.held_until) == ("9_4", NOW + 91)
+    said = " ".join(run(found, "why", "1").output.split())
+    at = words.clock(NOW + 91, NOW)
+    assert f"because {row.why} " in said
+    assert f"may start at {at} at the latest, unless job 9_4 is about to start then" in said
+    assert f"earliest about {words.about(NOW + 91, NOW)}, or as soon as job 9_4 has started" in said
+    for view in ("why", "plan"):
+        said = " ".join(run(found, view, *(["1"] if view == "why" else []), width=300).output.split())
+        assert row.why in said and NOT_YET not in said
+
+
+def test_why_says_that_slurm_lets_a_requeued_job_wait(run):
+    """Whoever requeued it; also once the one that it left for has started, or if it was spared."""
+    back = waiting(1, "research", submit=NOW - 30, slurm_reason="BeginTime", held_back=NOT_YET, begin=NOW + 91)
+    mark = Mark(10, "product", NOW - 60, NOW - 30, NOW - 900)
+    others = running(10, "product", "n1"), waiting(10, "product")
+    for job, other in (
+        (back, others[1]),
+        (replace(back, mark=mark), others[0]),
+        (replace(back, mark=replace(mark, spared=True)), others[1]),
+    ):
+        found = look(TWO, snapshot(8, job, other, **BOTH))
+        row = next(row for row in rows.waiting(found) if row.id == 1)
+        assert row.why == "it was requeued, and Slurm lets such a job wait for two minutes"
+        assert (row.left_for, row.held_until) == ("", None)
+        assert "may start" not in run(found, "why", "1").output
+    later = look(TWO, snapshot(8, replace(back, begin=NOW + 600), **BOTH))
+    assert [row.why for row in rows.waiting(later)] == [NOT_YET], "a begin time of its user's own"
+
+
 def test_why_of_an_unknown_job(run):
     done = run(busy(), "why", "10", "999")
     assert done.exit_code == 1

@@ -104,6 +104,7 @@ class _Cycle:
         self.changes = next(self._changed)
         self.available: dict[tuple[str, Resource], int] = {}  # until something changes
         self.held: dict[tuple[str, Resource], tuple[int, str]] = {}  # in words, of a version of the team
+        self.own: dict[str, dict[int, Amounts]] = {}  # what a team's jobs hold that may leave, by class, as it is
         self.freed = 0  # how often something was given back
         self.losers: set[str] = set()
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
@@ -428,6 +429,7 @@ class _Cycle:
             why_it_goes = why_it(candidate, chosen, found.in_order, self.snapshot.now)
             self.preempt.append(self._preempt(batch, candidate, why_it_goes))
             self.line.leave(victim)
+            self.own.pop(victim.team, None)
             self.working.remove(victim)
             for resource, amount in victim.use.items():
                 key = victim.team, resource
@@ -600,7 +602,11 @@ class _Cycle:
                 could = self._available(team, resource)
             if amount > could and amount > 0:
                 ask.allowed, ask.victims_help = False, True
-                ask.outcome = self._not_allowed(team, resource, amount, could)
+                holder = self.shares.holder(team)
+                so = holder, holder.version, resource, could
+                if ask.refused != so:  # else it is what was said the last time
+                    ask.refused, ask.refusal = so, self._not_allowed(team, resource, amount, could)
+                ask.outcome = ask.refusal
                 return
         ask.allowed = True
         beyond = self._quota_use(batch)
@@ -629,13 +635,17 @@ class _Cycle:
     def _own_that_may_leave(self, batch: Batch) -> Amounts:
         """What those of its own team's jobs hold that may be candidates for it, or more: a look that costs little."""
         team, priority = batch.team, batch.kind.priority
-        rule = self.policy.teams[team].preempt_within_team
-        if rule is WithinTeam.NEVER:
-            return {}
-        equal = rule is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
-        if team in self.line.shielded:
-            return self.line.held_below(team, priority, equal)
-        return self.holdings.held_below(team, priority, equal)
+        known = self.own.get(team)
+        if known is None:
+            known = self.own[team] = {}
+        found = known.get(priority)
+        if found is None:
+            rule, found = self.policy.teams[team].preempt_within_team, {}
+            if rule is not WithinTeam.NEVER:
+                line = self.line if team in self.line.shielded else self.holdings
+                found = line.held_below(team, priority, rule is WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY)
+            known[priority] = found
+        return found
 
     def _worth_a_search(self, batch: Batch) -> bool:
         """Whether, if it may not take others, it may be allowed when its team's own jobs have left; or be within its

@@ -56,7 +56,9 @@ class Ask:
     ``within``: its team's quota covers it; ``takes_others``: others may have to leave for it; ``shares``: those of
     its team and cohorts with it. Beyond the quota: the nodes that it gets now (``held``), or what is said of that
     (``outcome``), whether victims might help, and whether its team is ``allowed`` so much more at all. ``text`` says
-    how much of its quota the team holds with it: what was so of a ``holder`` in this ``version``.
+    how much of its quota the team holds with it: what was so of a ``holder`` in this ``version``. ``refusal`` is what
+    was said when its team was not allowed so much: what was so of a team in a version, which could have so much
+    (``refused``).
     """
 
     __slots__ = (
@@ -68,6 +70,8 @@ class Ask:
         "holder",
         "items",
         "outcome",
+        "refusal",
+        "refused",
         "shares",
         "takes_others",
         "team",
@@ -83,6 +87,8 @@ class Ask:
         self.holder: Holder | None = None
         self.version = 0
         self.text = ""
+        self.refused: tuple[Holder, int, Resource, int] | None = None
+        self.refusal: Outcome | None = None
         self.held: tuple[Held, ...] | None = None
         self.allowed = self.victims_help = False
         self.forget(-1)

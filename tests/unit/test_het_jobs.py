@@ -59,6 +59,15 @@ def test_an_owner_takes_back_what_all_components_need() -> None:
     assert set(reasons(found).values()) == {Reason.RECLAIMING}
 
 
+def test_an_owner_takes_back_what_is_where_any_component_may_go() -> None:
+    """One may go to the first node alone, which is looked for first; the other to any."""
+    here = [replace(node("n1"), features=frozenset({"ib"})), node("n2")]
+    lent = [running(1, "product", "n1"), running(2, "product", "n2")]
+    rules = policy(team("research", 16), team("product", 0))
+    found = plan(rules, snapshot(here, *lent, *het(11, "research", nodes(1, features=frozenset({"ib"})), nodes(1))))
+    assert sorted(one.job for one in found.preempt) == [1, 2]
+
+
 def test_components_that_would_need_the_same_node_do_not_fit() -> None:
     found = plan(BOTH, snapshot(1, *het(1, "research", nodes(1, 4), nodes(1, 8))))
     assert set(reasons(found).values()) == {Reason.CAN_NEVER_RUN}

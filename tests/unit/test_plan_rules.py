@@ -130,6 +130,10 @@ def test_who_others_have_left_for_is_served_before_all_other_borrowers() -> None
     gone = replace(waiting(1, "bee"), mark=mark, held_back="its begin time has not come")
     decided = plan(rules, snapshot(2, *free, gone))
     assert [decision(decided, job).reason for job in (10, 11)] == [Reason.STARTS_NOW, Reason.NOTHING_TO_BORROW]
+    # Also while it has ended and does not wait yet.
+    ended = replace(running(1, "bee", "n2"), mark=replace(mark, run=NOW - 100), state=RunState.COMPLETING)
+    decided = plan(rules, snapshot(2, *free, ended=(ended,)))
+    assert [decision(decided, job).reason for job in (10, 11)] == [Reason.STARTS_NOW, Reason.NOTHING_TO_BORROW]
     # As long as it is leaving the place is not there; and when job 10 is gone nobody is owed it.
     leaving = replace(running(1, "bee", "n2"), mark=replace(mark, run=NOW - 100))
     assert [one.job for one in plan(rules, snapshot(2, *free, leaving)).preempt] == []

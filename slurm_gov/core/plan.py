@@ -28,7 +28,7 @@ from slurm_gov.core.memory import Holdings, Memory
 from slurm_gov.core.owed import unpaid
 from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, WithinTeam, frozen
 from slurm_gov.core.queue import Ask, Batch, Heads, Wish, from_the_end, in_line
-from slurm_gov.core.room import eligible, is_open
+from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
 from slurm_gov.core.shares import Amounts
 from slurm_gov.core.snapshot import Held, RunState, Snapshot
@@ -411,10 +411,11 @@ class _Cycle:
     def _may_use(self, form: Form, name: str) -> bool:
         """Whether a node is one that these jobs may use, however full it is."""
         node = self.nodes.get(name)
-        usable = node is not None and any(
-            is_open(one.request, node) and eligible(one.request, node, partition)
-            for one in form.parts
-            for partition in one.partitions
+        # Who has a reservation takes nobody's place.
+        usable = (
+            node is not None
+            and node.usable
+            and any(eligible(one.request, node, partition) for one in form.parts for partition in one.partitions)
         )
         self.may_use[form][name] = usable
         return usable

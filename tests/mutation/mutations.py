@@ -1090,18 +1090,13 @@ PLAN = _in(
     ),
     (
         "only the nodes of one component are looked at",
-        "            for one in form.parts\n",
-        "            for one in form.parts[:1]\n",
+        "for one in form.parts for partition in one.partitions)",
+        "for one in form.parts[:1] for partition in one.partitions)",
     ),
     (
         "nothing is owed for who has ended",
         "for jobs in (self.snapshot.ended, self.holdings.being_preempted()):",
         "for jobs in (self.holdings.being_preempted(),):",
-    ),
-    (
-        "reserved nodes are nobody's",
-        "is_open(one.request, node) and eligible(",
-        "node.usable and eligible(",
     ),
 )
 DEMAND = _in(

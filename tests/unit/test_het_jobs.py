@@ -82,6 +82,24 @@ def test_the_component_that_has_fewer_nodes_to_choose_from_goes_first() -> None:
     assert set(reasons(found).values()) == {Reason.STARTS_NOW}
 
 
+def test_each_component_is_tried_first() -> None:
+    """Four GPUs are free on two nodes: the spread one must not take the third, which the other needs whole."""
+    held = [running(number, "guests", f"n{number}", gpus=4) for number in (2, 3)]
+    spread = Request(frozen({H100: 8}), cpus=1)
+    found = plan(BOTH, snapshot(3, *held, *het(1, "research", spread, nodes(1))))
+    assert set(reasons(found).values()) == {Reason.STARTS_NOW}
+
+
+def test_a_het_job_that_was_passed_over_is_no_easier_than_others() -> None:
+    """Its other component waits for a node that product keeps; job 12 may take the place of its own team's."""
+    here = [node("n1"), node("n2"), replace(node("n3"), features=frozenset({"ib"}))]
+    own = [running(id, "research", f"n{id}", qos="experiment") for id in (1, 2)]
+    waits = het(10, "research", nodes(1), nodes(1, features=frozenset({"ib"})), priority=2000)
+    jobs = [*own, running(3, "product", "n3"), *waits, waiting(12, "research", 2, qos="inference")]
+    found = plan(policy(team("research", 16), team("product", 8)), snapshot(here, *jobs))
+    assert {one.job: one.beneficiary for one in found.preempt} == {1: 12, 2: 12}
+
+
 def test_components_of_two_pools_count_in_both() -> None:
     pools = {"h100": Pool("h100", ("gpu",), "gpu:h100"), "a100": Pool("a100", ("old",), "gpu:a100")}
     quotas = {"h100": Quota(8, 0), "a100": Quota(4, 0)}
@@ -125,6 +143,17 @@ def test_an_estimate_is_the_same_for_all() -> None:
     known = Estimates(BOTH, found, plan(BOTH, found))
     assert known.of(12) == known.of(11)
     assert known.of(11).start == NOW + 500
+
+
+def test_components_count_once_in_others_estimates() -> None:
+    jobs = [
+        *het(11, "research", nodes(1), nodes(1), time_limit=600.0),
+        waiting(13, "research", time_limit=300.0, priority=10),
+        waiting(14, "research", priority=5),
+    ]
+    rules = policy(team("research", 24))
+    found = snapshot(3, *jobs)
+    assert Estimates(rules, found, plan(rules, found)).of(14).start == NOW + 300
 
 
 @pytest.mark.parametrize("order", [1, -1])

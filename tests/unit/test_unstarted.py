@@ -163,6 +163,13 @@ def test_when_it_no_longer_comes_last_nobody_leaves_for_it_in_vain() -> None:
     assert holds(None, NOW) == (False, False)
 
 
+def test_its_quota_is_its_own_whatever_was_lent() -> None:
+    """Research borrows 8 of product's 16; two nodes that are nobody's are free."""
+    rules = policy(team("research", 16), team("product", 16), lend_unallocated=False)
+    lent = [running(id, "research", f"n{id}") for id in (1, 2, 3)]
+    assert reasons(plan(rules, snapshot(5, *lent, last(9, "product", 2)))) == {9: Reason.STARTS_NOW}
+
+
 def test_a_limit_holds_for_it_as_for_others() -> None:
     decided = plan(
         policy(team("product", 8, borrow=0), team("x", 8)), snapshot(2, last(9, "product", 1), last(10, "product", 1))
@@ -181,8 +188,8 @@ def test_who_left_for_it_waits_for_it_no_longer() -> None:
 def test_nor_where_there_seems_to_be_room_again() -> None:
     mark = Mark(9, "product", NOW - 50, NOW - 40, NOW - 1000)
     left = waiting(5, "research", mark=mark, slurm_reason="BeginTime", submit=NOW - 40, begin=NOW + 10)
-    for job, todo in ((waiting(9, "product"), (0, 1)), (last(9, "product"), (1, 0))):
-        found = snapshot(2, left, job)
+    for job, todo in ((waiting(9, "product"), (0, 2)), (last(9, "product"), (2, 0))):
+        found = snapshot(2, left, replace(left, id=6), job)
         done = actions(BOTH, found, plan(BOTH, found))
         assert (len(done.release), len(done.wait_on)) == todo
 

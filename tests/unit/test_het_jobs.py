@@ -92,9 +92,9 @@ def test_each_component_is_tried_first() -> None:
 
 def test_a_het_job_that_was_passed_over_is_no_easier_than_others() -> None:
     """Its other component waits for a node that product keeps; job 12 may take the place of its own team's."""
-    here = [node("n1"), node("n2"), replace(node("n3"), features=frozenset({"ib"}))]
+    here = [node("n1"), node("n2"), replace(node("n3"), memory=1_000_000)]
     own = [running(id, "research", f"n{id}", qos="experiment") for id in (1, 2)]
-    waits = het(10, "research", nodes(1), nodes(1, features=frozenset({"ib"})), priority=2000)
+    waits = het(10, "research", nodes(1), nodes(1, 4, memory_per_node=600_000), priority=2000)
     jobs = [*own, running(3, "product", "n3"), *waits, waiting(12, "research", 2, qos="inference")]
     found = plan(policy(team("research", 16), team("product", 8)), snapshot(here, *jobs))
     assert {one.job: one.beneficiary for one in found.preempt} == {1: 12, 2: 12}

@@ -554,7 +554,8 @@ class _Cycle:
         """The batch of the next job that may be able to start. Of those ahead of which can be told at a glance that
         they cannot, whoever else is served before them, it is said why.
         """
-        changes, protected = self.changes, self.protected  # nothing starts meanwhile
+        # Nothing starts meanwhile.
+        changes, protected, said_behind = self.changes, self.protected, self.said_behind
         while heads:
             place, batch = heads[-1]
             if batch.done:
@@ -563,7 +564,7 @@ class _Cycle:
                 heads.pop()
                 insort(heads, (batch.place, batch), key=from_the_end)
             elif (head := protected.get(batch.line)) is not None and place > head.place:
-                self._fail(batch, self._is_ahead(head, batch))
+                self._fail(batch, said_behind.get(head.job) or self._is_ahead(head, batch))
                 heads.pop()
             else:
                 ask = batch.ask
@@ -781,6 +782,7 @@ class _Cycle:
             promise = Ahead(batch.place, job.id, batch.amounts, job.submit)
             self.promised.setdefault(batch.line, []).append(promise)
         batch.start(outcome)
+        self.queue.moved.add(batch.team)
 
     def _will_leave(self, held: Iterable[Held], name: str) -> None:
         """Something is given back, in time: what was impossible may be possible now."""
@@ -802,6 +804,7 @@ class _Cycle:
         batch.done = True
         if outcome != batch.outcome:  # else it is the very same as the last time
             batch.outcome = outcome
+            self.queue.moved.add(batch.team)
 
     def _quota_use(self, batch: Batch) -> str:
         """Such as "research's quota (with it 24 of 32 h100)": what its team would hold, of its quota."""

@@ -215,6 +215,18 @@ class Batch:
             yield _verdict(self.kind, self.outcome, rest)
 
 
+def _tell(batches: Iterable[Batch]) -> list[Verdict]:
+    verdicts: list[Verdict] = []
+    for batch in batches:
+        if batch.begun:
+            verdicts += batch.tell_each()
+        elif (said := batch.said) is not None and batch.told is batch.outcome:
+            verdicts.append(said)
+        else:
+            verdicts.append(batch.tell())
+    return verdicts
+
+
 def _verdict(kind: Kind, outcome: Outcome | None, jobs: Sequence[WaitingJob]) -> Verdict:
     assert outcome is not None
     # As Verdict(...) does it, without a call for each: there may be thousands.
@@ -243,7 +255,8 @@ class Queue:
     ask for of each resource, by team, and how many they are; ``least`` is what each of a team's asks for at least,
     and ``oldest`` since when the one waits that waits longest.
     ``marked`` are those that a mark says have left for others. ``last`` are each team's jobs that come after all
-    others: they are asked for, and in none of the rest.
+    others: they are asked for, and in none of the rest. ``moved`` are the teams of whose jobs something else may be
+    decided than the last time: to be added to by whoever decides it.
     """
 
     def __init__(self, kinds: Kinds) -> None:
@@ -255,6 +268,7 @@ class Queue:
         self.asked: dict[str, dict[Resource, tuple[int, int]]] = {}
         self.least: dict[str, Amounts] = {}
         self.oldest: dict[str, float] = {}
+        self.moved: set[str] = set()
         self.marked: set[Wish] = set()
         self._kinds = kinds
         self._waiting: Collection[WaitingJob] = ()
@@ -262,6 +276,9 @@ class Queue:
         self._places: list[tuple[int, int]] = []  # of each in the line
         self._asks: dict[tuple[Want, Form], Ask] = {}
         self._apart: dict[Wish, Verdict] = {}  # who is no demand
+        self._said: dict[
+            str, list[Verdict]
+        ] = {}  # what was decided of each team's jobs, but for those that come last
         self._parts: dict[Wish, None] = {}
         self._whole: dict[int, Wish] = {}  # het jobs by id
 
@@ -277,14 +294,14 @@ class Queue:
     def decisions(self) -> Decisions:
         """What was decided of everybody."""
         verdicts = list(self._apart.values())
-        for of_team in (*self.of_team.values(), *self.last.values()):
-            for batch in of_team.values():
-                if batch.begun:
-                    verdicts += batch.tell_each()
-                elif (said := batch.said) is not None and batch.told is batch.outcome:
-                    verdicts.append(said)
-                else:
-                    verdicts.append(batch.tell())
+        for team, of_team in self.of_team.items():
+            said = self._said.get(team)
+            if said is None or team in self.moved:
+                said = self._said[team] = _tell(of_team.values())
+            verdicts += said
+        self.moved.clear()
+        for of_team in self.last.values():
+            verdicts += _tell(of_team.values())
         for wish in self._parts:
             whole = self._whole[wish.job.part_of]
             of_all = whole.batch.outcome if whole.batch is not None else None
@@ -298,6 +315,7 @@ class Queue:
                 batch.done = False
                 if batch.begun:
                     batch.begin()
+                    self.moved.add(batch.team)
         known = self._known
         left, new = differences(self._waiting, waiting, known)
         gone = [known.pop(id(job)) for job in left]
@@ -337,6 +355,7 @@ class Queue:
             else:
                 del self._store(batch.kind)[batch.team][batch.kind]
         for team in {batch.team for batch in changed}:
+            self.moved.add(team)
             self._sum_up(team)
 
     def _store(self, kind: Kind) -> dict[str, dict[Kind, Batch]]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import pwd
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,23 +111,21 @@ async def _snapshot(policy: Policy) -> Snapshot:
 async def _look(policy: Policy) -> tuple[Snapshot, tuple[str, ...]]:
     """A snapshot, and what to know about it. Whichever fails first is what went wrong."""
     snapshot, hidden, missing, _ = await asyncio.gather(_snapshot(policy), _hidden(), _accounting(), _ping())
-    snapshot, unknown = _with_past(policy, snapshot)
-    return snapshot, hidden + missing + unknown
+    past, unknown = _past(policy, snapshot.now)
+    return replace(snapshot, borrowed_lately=past), hidden + missing + unknown
 
 
-def _with_past(policy: Policy, snapshot: Snapshot) -> tuple[Snapshot, tuple[str, ...]]:
-    """The snapshot with what was borrowed lately, where the policy asks, as the daemon's ledger has it."""
+def _past(policy: Policy, now: float) -> tuple[Mapping[str, float], tuple[str, ...]]:
+    """What teams borrowed lately, where the policy asks, as the daemon's ledger has it."""
     from slurm_gov.cli import database as where_is
-    from slurm_gov.core.capacity import subtrees
     from slurm_gov.ledger import LedgerError, borrowed_lately
 
     if policy.half_life is None:
-        return snapshot, ()
+        return {}, ()
     try:
-        past = borrowed_lately(where_is.ledger(), policy.half_life, snapshot.now, subtrees(policy))
-        return replace(snapshot, borrowed_lately=past.teams, cohorts_lately=past.cohorts), ()
+        return borrowed_lately(where_is.ledger(), policy.half_life, now), ()
     except LedgerError as error:
-        return snapshot, (f"what teams borrowed lately is not known, and half_life not followed here: {error}",)
+        return {}, (f"what teams borrowed lately is not known, and half_life not followed here: {error}",)
 
 
 async def _ping() -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import log
-from typing import NamedTuple
 
 from slurm_gov.core import beside
 from slurm_gov.core.caps import ungoverned
-from slurm_gov.core.policy import Policy, Pool, Quota, Resource
-from slurm_gov.core.shares import SHARED, Shares
+from slurm_gov.core.policy import Policy, Pool, Resource
+from slurm_gov.core.shares import Shares
 from slurm_gov.core.snapshot import Node, RunningJob, Snapshot
 
 
@@ -66,39 +65,13 @@ def in_pool(node: Node, pool: Pool) -> bool:
     return pool.tres in node.gpus and not set(pool.partitions).isdisjoint(node.partitions)
 
 
-class Subtree(NamedTuple):
-    """The teams in a cohort and in those below it, and all of their quotas in GPUs, by pool."""
-
-    teams: frozenset[str]
-    quotas: Mapping[Resource, int]
-
-
-def subtrees(policy: Policy) -> dict[str, Subtree]:
-    """Each cohort's, and that of the teams that name none."""
-    inside: dict[str, list[str]] = {name: [] for name in (*policy.cohorts, SHARED)}
-    quotas = {name: dict.fromkeys(policy.pools, 0) for name in inside}
-
-    def give(cohort: str | None, owned: Mapping[Resource, Quota], team: str = "") -> None:
-        while cohort is not None:
-            inside[cohort] += [team] if team else []
-            for pool in policy.pools:
-                quotas[cohort][pool] += owned.get(pool, Quota()).nominal
-            cohort = policy.cohorts[cohort].parent if cohort in policy.cohorts else None
-
-    for team in policy.teams.values():
-        give(SHARED if team.cohort is None else team.cohort, team.quotas, team.name)
-    for name, one in policy.cohorts.items():
-        give(name, one.quotas)
-    return {name: Subtree(frozenset(teams), quotas[name]) for name, teams in inside.items()}
-
-
-def lately(policy: Policy, seconds: Mapping[str, float]) -> dict[str, float]:
-    """How many GPUs each team or cohort borrowed lately, on average: as many as would make up what is left of it if
-    it had borrowed them all the time.
+def lately(policy: Policy, snapshot: Snapshot) -> dict[str, float]:
+    """How many GPUs each team borrowed lately, on average: as many as would make up what is left of it if it had
+    borrowed them all the time.
     """
     if policy.half_life is None:
         return {}
-    return {name: borrowed * log(2) / policy.half_life for name, borrowed in seconds.items()}
+    return {team: seconds * log(2) / policy.half_life for team, seconds in snapshot.borrowed_lately.items()}
 
 
 def ceiling(policy: Policy, snapshot: Snapshot) -> Shares:

@@ -96,8 +96,7 @@ class _Cycle:
         self.kinds = memory.kinds
         self.holdings, self.nodes, self.ground = held, held.nodes, held.ground
         self.shares, self.shares_now, self.now, self.later = held.shares, held.shares_now, held.now, held.later
-        self.shares.lately = lately(policy, snapshot.borrowed_lately)
-        self.shares.cohorts_lately = lately(policy, snapshot.cohorts_lately)
+        self.shares.lately = lately(policy, snapshot)
         self.working = Working(self.shares, self.later)
         self.queue = memory.queue(snapshot)
         self._changed = memory.changes

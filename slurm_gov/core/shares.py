@@ -191,7 +191,6 @@ class Shares:
         self._holders: dict[str, Holder] = {}
         self._teams: dict[str, Holder] = {}
         self.lately = lately or {}
-        self.cohorts_lately: Mapping[str, float] = {}
         self._log: list[tuple[Sequence[Holder], Resource, int]] = []
         quotas: dict[Resource, int] = dict.fromkeys(healthy, 0)
         for owned in (*_quotas_of(policy.teams), *_quotas_of(policy.cohorts)):
@@ -294,7 +293,7 @@ class Shares:
         """The shares that a team and the cohorts it is in would have with these amounts more, the outermost
         cohort's first: who is served first among those that wait for idle capacity. Of each, whether it borrows
         without a weight, and how large it is.
-        What a team or cohort borrowed lately counts as if it borrowed it now. The cluster has no share.
+        What a team borrowed lately counts as if it borrowed it now. The cluster has no share.
         """
         holder = self._teams[team]
         assert holder.parent is not None
@@ -310,8 +309,6 @@ class Shares:
             holder = holder.parent
             assert holder.parent is not None
             without_weight, share = holder.share_with(more)
-            if self.cohorts_lately and (lendable := holder.parent.lendable("gpu")) > 0:
-                share += self.cohorts_lately.get(holder.name, 0.0) * 1000.0 / lendable / (holder.weight or 1)
             shares += (share, without_weight)
         shares.reverse()
         return tuple(shares)

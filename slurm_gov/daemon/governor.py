@@ -165,7 +165,7 @@ class Governor:
             snapshot = await self.client.snapshot()
             snapshot = self._checkpoints.filled_in(self.policy.preemption.checkpoint_file, snapshot)
             if self.past is not None:
-                snapshot = await self.past.filled_in(self.policy, snapshot)
+                snapshot = await self.past.filled_in(self.policy.half_life, snapshot)
             await self._refresh_cluster()
             if not self._answering:
                 log.info("Slurm answers again")

@@ -110,11 +110,6 @@ SHARES = _in(
         "pass",
     ),
     (
-        "what a cohort borrowed lately does not count",
-        "share += self.cohorts_lately.get(holder.name, 0.0) * 1000.0",
-        "share += 0 * 1000.0",
-    ),
-    (
         "what was borrowed lately does not count",
         "share += lately * 1000.0 / lendable / (holder.weight or 1)",
         "pass",

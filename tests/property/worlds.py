@@ -330,7 +330,6 @@ def worlds(draw: st.DrawFn) -> World:
         for job in gone
     ]
     lately = {team: draw(pick([0.0, 1000.0, 50_000.0])) for team in rules.teams} if rules.half_life else {}
-    above = {name: draw(pick([0.0, 1000.0, 50_000.0])) for name in rules.cohorts} if rules.half_life else {}
     seen = Snapshot(
         NOW,
         tuple(nodes),
@@ -339,6 +338,5 @@ def worlds(draw: st.DrawFn) -> World:
         frozen(parents),
         ended=tuple(ended),
         borrowed_lately=frozen(lately),
-        cohorts_lately=frozen(above),
     )
     return World(rules, seen)

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 from clusters import policy, running, snapshot, team, waiting
 
-from slurm_gov.core.capacity import Subtree
 from slurm_gov.core.decision import Reason
 from slurm_gov.core.plan import plan
-from slurm_gov.core.policy import Cohort, Idle, Policy, frozen
+from slurm_gov.core.policy import Idle, Policy, frozen
 from slurm_gov.ledger import LedgerError, Span, borrowed_lately
-from slurm_gov.ledger.lately import decayed, decayed_above
+from slurm_gov.ledger.lately import decayed
 
 HALF = 1000.0
 
@@ -99,62 +98,9 @@ def test_it_is_read_from_the_ledger(tmp_path: Path) -> None:
 
     path = tmp_path / "ledger.sqlite"
     with pytest.raises(LedgerError):
-        borrowed_lately(path, HALF, 100, {})
+        borrowed_lately(path, HALF, 100)
     ledger = Ledger(path)
     ledger.start()
-    held = [span("ant", 0, 100, 8), span("bee", 0, 100, 0)]
-    ledger.record_spans(held)
+    ledger.record_spans([span("ant", 0, 100, 8), span("bee", 0, 100, 0)])
     ledger.close()
-    cohorts = {"lab": Subtree(frozenset({"ant"}), {"h100": 4})}
-    found = borrowed_lately(path, HALF, 100, cohorts)
-    assert found.teams == pytest.approx(decayed(held, HALF, 100))
-    assert found.cohorts == pytest.approx(decayed_above(held, HALF, 100, cohorts))
-
-
-# -- cohorts -------------------------------------------------------------------------------------------------
-
-
-def above(quota: int, *held: Span, now: float = 1000.0) -> dict[str, float]:
-    cohorts = {"lab": Subtree(frozenset({"ant", "bee"}), {"h100": quota}), "far": Subtree(frozenset({"cat"}), {})}
-    return decayed_above(held, HALF, now, cohorts)
-
-
-def one(borrowed: int, since: float = 0, until: float = 1000) -> float:
-    """What is left of one team's borrowing so much."""
-    return pytest.approx(decayed([span("ant", since, until, borrowed)], HALF, 1000)["ant"])
-
-
-def test_what_the_teams_of_a_cohort_lend_one_another_it_has_not_borrowed() -> None:
-    assert above(16, span("ant", 0, 1000, 12)) == {}
-    assert above(16, span("ant", 0, 1000, 12), span("bee", 0, 1000, 8)) == {"lab": one(4)}
-
-
-def test_only_while_they_use_more_than_all_quotas_together() -> None:
-    """Ant uses 8 until 600, bee 8 from 400: 16 at once, of 12."""
-    assert above(12, span("ant", 0, 600, 8), span("bee", 400, 1000, 8)) == {"lab": one(4, 400, 600)}
-
-
-def test_each_pool_for_itself_and_in_any_order() -> None:
-    held = span("ant", 0, 1000, 8), span("bee", 0, 1000, 8, "a100"), span("cat", 0, 1000, 1)
-    assert above(4, *held) == above(4, *reversed(held)) == {"lab": one(12), "far": one(1)}
-
-
-def test_a_cohort_that_borrowed_much_lately_waits_behind_one_that_did_not() -> None:
-    """Its teams have no past of their own."""
-    cohorts = {name: Cohort(name, "all", frozen({}), 1) for name in ("red", "blue")} | {"all": Cohort("all")}
-    teams = [team("ant", 0, cohort="red", fair_share_weight=1), team("bee", 0, cohort="blue", fair_share_weight=1)]
-    rules = policy(*teams, cohorts=frozen(cohorts), half_life=HALF)
-    jobs = [waiting(100 + n, "ant") for n in range(8)] + [waiting(200 + n, "bee") for n in range(8)]
-    lent = team("cat", 64, cohort="all")
-    rules = replace(rules, teams=frozen({**rules.teams, "cat": lent}))
-
-    def nodes(**gpus: float) -> tuple[int, int]:
-        seconds = {name: amount * HALF / log(2) for name, amount in gpus.items()}
-        decided = plan(rules, replace(snapshot(8, *jobs), cohorts_lately=frozen(seconds)))
-        served = [one.team for one in decided.decisions if one.reason is Reason.STARTS_NOW]
-        return served.count("ant"), served.count("bee")
-
-    assert nodes() == (4, 4)
-    assert nodes(red=16) == (3, 5)
-    assert nodes(red=16, blue=16) == (4, 4)
-    assert nodes(red=1000) == (0, 8)
+    assert borrowed_lately(path, HALF, 100) == pytest.approx(decayed([span("ant", 0, 100, 8)], HALF, 100))

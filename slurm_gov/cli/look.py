@@ -6,7 +6,7 @@ import asyncio
 import os
 import pwd
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from slurm_gov.core.policy import Policy
     from slurm_gov.core.rows import Look
     from slurm_gov.core.snapshot import Snapshot
+    from slurm_gov.ledger import Lately
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -112,20 +113,21 @@ async def _look(policy: Policy) -> tuple[Snapshot, tuple[str, ...]]:
     """A snapshot, and what to know about it. Whichever fails first is what went wrong."""
     snapshot, hidden, missing, _ = await asyncio.gather(_snapshot(policy), _hidden(), _accounting(), _ping())
     past, unknown = _past(policy, snapshot.now)
-    return replace(snapshot, borrowed_lately=past), hidden + missing + unknown
+    snapshot = replace(snapshot, borrowed_lately=past.teams, cohorts_borrowed_lately=past.cohorts)
+    return snapshot, hidden + missing + unknown
 
 
-def _past(policy: Policy, now: float) -> tuple[Mapping[str, float], tuple[str, ...]]:
-    """What teams borrowed lately, where the policy asks, as the daemon's ledger has it."""
+def _past(policy: Policy, now: float) -> tuple[Lately, tuple[str, ...]]:
+    """What teams and cohorts borrowed lately, where the policy asks, as the daemon's ledger has it."""
     from slurm_gov.cli import database as where_is
-    from slurm_gov.ledger import LedgerError, borrowed_lately
+    from slurm_gov.ledger import Lately, LedgerError, borrowed_lately
 
     if policy.half_life is None:
-        return {}, ()
+        return Lately({}, {}), ()
     try:
-        return borrowed_lately(where_is.ledger(), policy.half_life, now), ()
+        return borrowed_lately(where_is.ledger(), policy, now), ()
     except LedgerError as error:
-        return {}, (f"what teams borrowed lately is not known, and half_life not followed here: {error}",)
+        return Lately({}, {}), (f"what was borrowed lately is not known, and half_life not followed here: {error}",)
 
 
 async def _ping() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from math import log
 
 from slurm_gov.core import beside
@@ -65,13 +65,11 @@ def in_pool(node: Node, pool: Pool) -> bool:
     return pool.tres in node.gpus and not set(pool.partitions).isdisjoint(node.partitions)
 
 
-def lately(policy: Policy, snapshot: Snapshot) -> dict[str, float]:
-    """How many GPUs each team borrowed lately, on average: as many as would make up what is left of it if it had
-    borrowed them all the time.
-    """
+def lately(policy: Policy, borrowed: Mapping[str, float]) -> dict[str, float]:
+    """What each ``borrowed`` lately, in GPU-seconds, as GPUs on average: so many leave that in the end."""
     if policy.half_life is None:
         return {}
-    return {team: seconds * log(2) / policy.half_life for team, seconds in snapshot.borrowed_lately.items()}
+    return {name: seconds * log(2) / policy.half_life for name, seconds in borrowed.items()}
 
 
 def ceiling(policy: Policy, snapshot: Snapshot) -> Shares:

@@ -96,7 +96,9 @@ class _Cycle:
         self.kinds = memory.kinds
         self.holdings, self.nodes, self.ground = held, held.nodes, held.ground
         self.shares, self.shares_now, self.now, self.later = held.shares, held.shares_now, held.now, held.later
-        self.shares.lately = lately(policy, snapshot)
+        self.shares.remember(
+            lately(policy, snapshot.borrowed_lately), lately(policy, snapshot.cohorts_borrowed_lately)
+        )
         self.working = Working(self.shares, self.later)
         self.queue = memory.queue(snapshot)
         self._changed = memory.changes

@@ -210,8 +210,8 @@ class Policy:
 
     ``protect_after``: a job that has waited so many seconds for more than its team's quota leaves is not overtaken
     by later jobs of its team; ``None``: they may always.
-    ``half_life``: the seconds after which what a team borrowed counts half against it when idle capacity is
-    divided; ``None``: only what it borrows now counts.
+    ``half_life``: the seconds after which what a team or cohort borrowed counts half against it when idle capacity
+    is divided; ``None``: only what it borrows now counts.
     ``health``: what is done about sick nodes; ``None``: nothing.
     """
 

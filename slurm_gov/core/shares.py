@@ -41,7 +41,8 @@ class Holder:
     ``subtree``: its quota and what those below lend; ``usage``: what it uses, or for a cohort what those below
     use beyond what they keep for themselves; ``keeps``: the part of ``subtree`` that it does not lend, and
     ``keeps_any`` whether that is something; ``limited``: it borrows up to a limit.
-    ``version`` of a team is another one whenever its use may have changed.
+    ``past`` is what it borrowed lately, as a share. ``version`` of a team is another one whenever its use may have
+    changed.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Holder:
     keeps: dict[Resource, int] = field(default_factory=dict)
     usage: dict[Resource, int] = field(default_factory=dict)
     version: int = 0
+    past: float = 0
     keeps_any: bool = False
     limited: bool = False
     _lendable: dict[str, int] | None = None
@@ -181,16 +183,15 @@ _NOT_BORROWING = (False, 0.0)
 class Shares:
     """The tree with what everyone uses. A working copy: ``trial()`` takes back what was done in it."""
 
-    def __init__(self, policy: Policy, healthy: Amounts, lately: Mapping[str, float] | None = None) -> None:
+    def __init__(self, policy: Policy, healthy: Amounts) -> None:
         """Build the tree with nothing used.
 
-        ``lately`` is how many GPUs each team borrowed lately, on average. ``healthy`` is each pool's healthy
-        capacity; where the policy lends unallocated capacity, what exceeds the sum of all quotas belongs to the root
-        and may be borrowed by any team.
+        ``healthy`` is each pool's healthy capacity; where the policy lends unallocated capacity, what exceeds the sum
+        of all quotas belongs to the root and may be borrowed by any team.
         """
         self._holders: dict[str, Holder] = {}
         self._teams: dict[str, Holder] = {}
-        self.lately = lately or {}
+        self._with_past: list[Holder] = []
         self._log: list[tuple[Sequence[Holder], Resource, int]] = []
         quotas: dict[Resource, int] = dict.fromkeys(healthy, 0)
         for owned in (*_quotas_of(policy.teams), *_quotas_of(policy.cohorts)):
@@ -289,19 +290,29 @@ class Shares:
                 return False
         return True
 
+    def remember(self, teams: Mapping[str, float], cohorts: Mapping[str, float]) -> None:
+        """From now on this is what they borrowed lately: how many GPUs, on average."""
+        for holder in self._with_past:
+            holder.past = 0.0
+        self._with_past.clear()
+        for holders, lately in ((self._teams, teams), (self._holders, cohorts)):
+            for name, gpus in lately.items():
+                one = holders.get(name)
+                if one is None or one.parent is None or (lendable := one.parent.lendable("gpu")) <= 0:
+                    continue
+                one.past = gpus * 1000.0 / lendable / (one.weight or 1)
+                self._with_past.append(one)
+
     def shares_with(self, team: str, amounts: Amounts) -> tuple[float, ...]:
         """The shares that a team and the cohorts it is in would have with these amounts more, the outermost
         cohort's first: who is served first among those that wait for idle capacity. Of each, whether it borrows
         without a weight, and how large it is.
-        What a team borrowed lately counts as if it borrowed it now. The cluster has no share.
+        What one that would borrow borrowed lately counts as if it borrowed it now. The cluster has no share.
         """
         holder = self._teams[team]
         assert holder.parent is not None
         without_weight, share = holder.share_with(amounts)
-        lately, lendable = self.lately.get(team, 0.0), holder.parent.lendable("gpu")
-        if lately and lendable > 0:
-            share += lately * 1000.0 / lendable / (holder.weight or 1)
-        shares: list[float] = [share, without_weight]
+        shares: list[float] = [share + holder.past if share else share, without_weight]
         more = amounts
         while holder.parent.parent is not None:
             if holder.keeps_any:
@@ -309,7 +320,8 @@ class Shares:
             holder = holder.parent
             assert holder.parent is not None
             without_weight, share = holder.share_with(more)
-            shares += (share, without_weight)
+            # Within its quotas it takes what is its own: it need not wait for having borrowed.
+            shares += (share + holder.past if share else share, without_weight)
         shares.reverse()
         return tuple(shares)
 

@@ -269,7 +269,8 @@ class Snapshot:
     ``parents`` maps each account to its parent account; ``caps`` holds each account's GrpTRES as slurmctld
     has it, TRES to amount, with no entry where there is no limit. ``ended`` are jobs that carry our mark and
     ended during their grace period, whatever their exit code: it was our doing, and they are owed a requeue.
-    ``borrowed_lately`` is each team's borrowed GPU-seconds, where what is one ``half_life`` old counts half.
+    ``borrowed_lately`` is each team's borrowed GPU-seconds, where what is one ``half_life`` old counts half;
+    ``cohorts_borrowed_lately`` likewise what each cohort took from outside itself.
     """
 
     now: float
@@ -280,6 +281,7 @@ class Snapshot:
     caps: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
     ended: tuple[RunningJob, ...] = ()
     borrowed_lately: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    cohorts_borrowed_lately: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     def team_of(self, policy: Policy, account: str) -> str | None:
         """The team an account belongs to: itself or the nearest account above it that has a policy."""

@@ -165,7 +165,7 @@ class Governor:
             snapshot = await self.client.snapshot()
             snapshot = self._checkpoints.filled_in(self.policy.preemption.checkpoint_file, snapshot)
             if self.past is not None:
-                snapshot = await self.past.filled_in(self.policy.half_life, snapshot)
+                snapshot = await self.past.filled_in(self.policy, snapshot)
             await self._refresh_cluster()
             if not self._answering:
                 log.info("Slurm answers again")
@@ -425,9 +425,10 @@ async def _set_within(event: asyncio.Event, seconds: float) -> bool:
     return bool(done)
 
 
-async def look(client: SlurmClient, policy: Policy) -> tuple[Snapshot, Plan, Actions]:
+async def look(client: SlurmClient, policy: Policy, past: Past) -> tuple[Snapshot, Plan, Actions]:
     """A snapshot, what would be decided of it, and what would be done, without doing it."""
     snapshot = await with_files(policy.preemption.checkpoint_file, await client.snapshot())
+    snapshot = await past.filled_in(policy, snapshot)
     decided = plan(policy, snapshot)
     return snapshot, decided, actions(policy, snapshot, decided)
 

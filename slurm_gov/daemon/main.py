@@ -299,7 +299,7 @@ def _govern(governor: Governor, ledger: Ledger, healing: Healing, listen: str, t
 
 
 async def _one_cycle(client: CommandClient, policy: Policy, ledger: Ledger, dry_run: bool) -> None:
-    snapshot, decided, todo = await look(client, policy)
+    snapshot, decided, todo = await look(client, policy, Past(ledger.path))
     for text in decided.warnings:
         log.warning(text)
     watching = dry_run or policy.mode is Mode.OBSERVE

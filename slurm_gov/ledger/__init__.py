@@ -4,7 +4,7 @@
 """
 
 from slurm_gov.ledger.event import Event, Kind
-from slurm_gov.ledger.lately import borrowed_lately
+from slurm_gov.ledger.lately import Lately, borrowed_lately
 from slurm_gov.ledger.ledger import Ledger, note
 from slurm_gov.ledger.read import Recorded, events, spans
 from slurm_gov.ledger.span import Span
@@ -14,6 +14,7 @@ __all__ = [
     "DEFAULT_LEDGER",
     "Event",
     "Kind",
+    "Lately",
     "Ledger",
     "LedgerError",
     "Recorded",

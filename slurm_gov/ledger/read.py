@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, or_, select, type_coerce
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, or_, select, type_coerce
 from sqlalchemy.types import NullType
 
 from slurm_gov.database import Database, Where, exists
@@ -147,19 +147,33 @@ def spans(path: Where, since: float, until: float) -> list[Span]:
     The spans are whole: the first may begin earlier, and the last may end later.
     """
     one = spans_table.c
+    columns = one.quota, one.cap, one.used, one.borrowed, one.lent, one.waiting, one.waiting_jobs
+    with _open(path) as db:
+        rows = db.execute(_spans(since, until, *columns)).fetchall()
+    return [Span(row[0], row[1], row[2] / 1000, row[3] / 1000, *row[4:]) for row in rows]
+
+
+Balance = tuple[str, str, float, float, int]
+"""Team, pool, from when and until when, and what the team used less its quota, in GPUs."""
+
+
+def balances(path: Where, since: float, until: float) -> Iterator[Balance]:
+    """Of the same spans no more than this, one after another: there may be millions. Raises ``LedgerError``."""
+    one = spans_table.c
+    with _open(path) as db:
+        for row in db.execute(_spans(since, until, one.used - one.quota)):
+            yield row[0], row[1], row[2] / 1000, row[3] / 1000, row[4]
+
+
+def _spans(since: float, until: float, *columns: ColumnElement[int]) -> Select[Any]:
+    one = spans_table.c
     team, pool = words_table.alias("team_word"), words_table.alias("pool_word")
-    asked = (
-        select(
-            team.c.text, pool.c.text, one.since, one.until, one.quota, one.cap, one.used, one.borrowed, one.lent,
-            one.waiting, one.waiting_jobs,
-        )
+    return (
+        select(team.c.text, pool.c.text, one.since, one.until, *columns)
         .select_from(spans_table.join(team, team.c.id == one.team).join(pool, pool.c.id == one.pool))
         .where(one.until > round(since * 1000), one.since < round(until * 1000))
         .order_by(one.since)
-    )  # fmt: skip
-    with _open(path) as db:
-        rows = db.execute(asked).fetchall()
-    return [Span(row[0], row[1], row[2] / 1000, row[3] / 1000, *row[4:]) for row in rows]
+    )
 
 
 @contextmanager

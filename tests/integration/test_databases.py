@@ -21,6 +21,7 @@ from slurm_gov.health import journal as journals
 from slurm_gov.health.journal import Journal, JournalError, Operation, Reported
 from slurm_gov.health.lifecycle import Order, Record, State, Want
 from slurm_gov.ledger import Event, Kind, Ledger, Span, events, note, spans
+from slurm_gov.ledger.read import balances
 from slurm_gov.ledger.store import MIGRATIONS, Words, forget, open_to_write, write
 from slurm_gov.slurm.accounts import Change, What
 from slurm_gov.slurm.before import Before
@@ -129,6 +130,7 @@ def test_what_is_recorded_is_read_again(where: Where) -> None:
     assert ledger.health.error == "" and ledger.health.written == 4
     assert [one.event for one in events(where)] == ALL
     assert spans(where, 0, 2000) == [SPAN]
+    assert list(balances(where, 0, 2000)) == [("research", "h100", 900.0, 1000.5, 8)]
     again = Ledger(where)
     again.start()
     assert list(again.recent) == ALL

@@ -6,6 +6,7 @@ places jobs by its own rule, not by the core's, so that a plan must not depend o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from checker import Free, pool_of, wanted
@@ -15,9 +16,19 @@ from slurm_gov.core.decision import Plan
 from slurm_gov.core.plan import plan
 from slurm_gov.core.policy import Policy, frozen
 from slurm_gov.core.snapshot import Node, Preempted, RunningJob, RunState, Snapshot, WaitingJob
+from slurm_gov.ledger import Lately, Span
+from slurm_gov.ledger.lately import decayed
+from slurm_gov.ledger.meter import Meter
+from slurm_gov.ledger.read import Balance
 
 CYCLE = 20.0
 """Seconds from one look to the next."""
+
+
+def balances(spans: Iterable[Span]) -> list[Balance]:
+    """As the ledger tells them."""
+    in_order = sorted(spans, key=lambda one: one.since)
+    return [(one.team, one.pool, one.since, one.until, one.used - one.quota) for one in in_order]
 
 
 @dataclass
@@ -44,12 +55,15 @@ class Slurm:
         self.requeues: dict[int, int] = {}
         self.preempted: dict[int, tuple[Preempted, ...]] = {}
         self.next_id = 10_000
+        self.meter = Meter()
+        self.spans: dict[tuple[str, str, float], Span] = {}
 
     def submit(self, job: WaitingJob, work: int) -> None:
         self.waiting[job.id] = replace(job, submit=self.now)
         self.work[job.id] = work
 
     def look(self) -> Snapshot:
+        past = self.lately()
         return Snapshot(
             self.now,
             tuple(self.nodes),
@@ -57,7 +71,15 @@ class Slurm:
             tuple(self._seen(job) for job in self.waiting.values()),
             frozen(self.parents),
             frozen({account: frozen(caps) for account, caps in self.caps.items()}),
+            borrowed_lately=frozen(past.teams),
+            cohorts_borrowed_lately=frozen(past.cohorts),
         )
+
+    def lately(self) -> Lately:
+        """What the governor's ledger says."""
+        if self.policy.half_life is None:
+            return Lately({}, {})
+        return decayed(balances(self.spans.values()), self.policy, self.policy.half_life, self.now)
 
     def _seen(self, job: WaitingJob) -> WaitingJob:
         if job.begin is not None and job.begin > self.now:
@@ -73,6 +95,8 @@ class Slurm:
         snapshot = self.look()
         decided = plan(self.policy, snapshot)
         todo = actions(self.policy, snapshot, decided)
+        written = self.meter.look(self.now, decided.standings, {})
+        self.spans.update({(one.team, one.pool, one.since): one for one in written})
         for account, caps in todo.lower.items():
             self.caps[account].update(caps)
         for job in todo.spare:

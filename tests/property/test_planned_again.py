@@ -9,7 +9,7 @@ import slurm_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_played_on import Storm, run_storm, storms
-from worlds import NOW, World, pick, worlds
+from worlds import NOW, World, pick, with_past, worlds
 
 from slurm_gov.core.decision import Plan, Reason
 from slurm_gov.core.plan import Planner, plan
@@ -108,8 +108,7 @@ def histories(draw: st.DrawFn) -> list[World]:
         if draw(pick([False, False, False, True])):  # a node is gone, whatever ran on it
             snapshot = replace(snapshot, nodes=snapshot.nodes[:-1])
         if draw(pick([False, False, False, True])):  # what was borrowed lately has become another amount
-            lately = {team: draw(pick([0.0, 30_000.0])) for team in snapshot.borrowed_lately}
-            snapshot = replace(snapshot, borrowed_lately=frozen(lately))
+            snapshot = with_past(draw, world.policy, snapshot)
         if draw(pick([False] * 7 + [True])):  # an account has moved
             snapshot = replace(snapshot, parents=frozen({**snapshot.parents, "lab": draw(pick(["root", "ant"]))}))
         if draw(pick([False, False, True])):  # somebody new

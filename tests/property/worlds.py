@@ -22,6 +22,7 @@ from slurm_gov.core.policy import (
     WithinTeam,
     frozen,
 )
+from slurm_gov.core.shares import SHARED
 from slurm_gov.core.snapshot import (
     Behind,
     Held,
@@ -55,7 +56,8 @@ class World:
     def __repr__(self) -> str:
         rules, seen = self.policy, self.snapshot
         lines = [f"idle={rules.idle} lend_unallocated={rules.lend_unallocated} {rules.preemption}"]
-        lines += [f"borrowed lately, half after {rules.half_life} s: {dict(seen.borrowed_lately)}"]
+        past = f"{dict(seen.borrowed_lately)}, cohorts {dict(seen.cohorts_borrowed_lately)}"
+        lines += [f"borrowed lately, half after {rules.half_life} s: {past}"]
         lines += [f"cohort {one.name} in {one.parent}: {dict(one.quotas)}" for one in rules.cohorts.values()]
         lines += [
             f"team {one.name} in {one.cohort}: {dict(one.quotas)} weight {one.fair_share_weight} "
@@ -329,14 +331,17 @@ def worlds(draw: st.DrawFn) -> World:
         replace(job, id=50, state=RunState.COMPLETING, requeueable=True, mark=replace(mark, run=job.start))
         for job in gone
     ]
-    lately = {team: draw(pick([0.0, 1000.0, 50_000.0])) for team in rules.teams} if rules.half_life else {}
     seen = Snapshot(
-        NOW,
-        tuple(nodes),
-        tuple(running),
-        tuple(waiting),
-        frozen(parents),
-        ended=tuple(ended),
-        borrowed_lately=frozen(lately),
+        NOW, tuple(nodes), tuple(running), tuple(waiting), frozen(parents), ended=tuple(ended)
     )
-    return World(rules, seen)
+    return World(rules, with_past(draw, rules, seen) if rules.half_life else seen)
+
+
+def with_past(draw: st.DrawFn, rules: Policy, seen: Snapshot) -> Snapshot:
+    """The same, where teams and cohorts borrowed something lately."""
+    lately = pick([0.0, 1000.0, 50_000.0])
+    return replace(
+        seen,
+        borrowed_lately=frozen({team: draw(lately) for team in rules.teams}),
+        cohorts_borrowed_lately=frozen({cohort: draw(lately) for cohort in (*rules.cohorts, SHARED)}),
+    )

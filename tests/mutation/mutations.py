@@ -111,8 +111,28 @@ SHARES = _in(
     ),
     (
         "what was borrowed lately does not count",
-        "share += lately * 1000.0 / lendable / (holder.weight or 1)",
+        "one.past = gpus * 1000.0 / lendable / (one.weight or 1)",
         "pass",
+    ),
+    (
+        "what cohorts borrowed lately does not count",
+        "((self._teams, teams), (self._holders, cohorts))",
+        "((self._teams, teams),)",
+    ),
+    (
+        "what was borrowed lately is not divided by the weight",
+        "gpus * 1000.0 / lendable / (one.weight or 1)",
+        "gpus * 1000.0 / lendable",
+    ),
+    (
+        "a cohort that takes what is its own waits for having borrowed",
+        "shares += (share + holder.past if share else share, without_weight)",
+        "shares += (share + holder.past, without_weight)",
+    ),
+    (
+        "what was borrowed lately is never forgotten",
+        "            holder.past = 0.0\n",
+        "            pass\n",
     ),
     (
         "a team is said to lend more than its limit",

@@ -254,8 +254,8 @@ class Sharing(Section):
     )
     half_life: HalfLife | None = Field(
         default=None,
-        description="Who borrowed much lately waits behind who did not: after so long what a team borrowed counts "
-        "half. Without it only what it borrows now counts.",
+        description="Who borrowed much lately waits behind who did not: after so long what a team or cohort borrowed "
+        "counts half. Without it only what they borrow now counts.",
     )
     rebalance: Rebalance = Field(
         default="never",

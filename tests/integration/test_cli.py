@@ -13,9 +13,21 @@ import pytest
 from conftest import NewSandbox
 from governed import AS_ROOT, GAMES, Cluster
 
+from slurm_gov.ledger import Span
+from slurm_gov.ledger.store import Words, open_to_write, write
+
 HALF = "{quota: {h100: 32}, borrow: 50%}"
 STRICT = "{quota: {h100: 32}, borrow: none}"
 ONE_NODE = ("-N1", "--gpus-per-node=h100:8")
+COHORTS = """\
+pools: {h100: {partition: gpu, gres: "gpu:h100"}}
+priority_classes: {inference: 100, training: 50, experiment: 10}
+teams:
+  research: {quota: {h100: 0}, cohort: left, borrow: unlimited, fair_share_weight: 1}
+  product: {quota: {h100: 0}, cohort: right, borrow: unlimited, fair_share_weight: 1}
+cohorts: {left: {fair_share_weight: 1}, right: {fair_share_weight: 1}}
+sharing: {half_life: 10h}
+"""
 STUBBORN = 'trap "" USR1; sleep 600 & wait; wait; sleep 600'
 CLI = [sys.executable, "-m", "slurm_gov.cli.main"]
 
@@ -152,6 +164,39 @@ def test_the_plan_says_what_the_next_cycle_then_does(cluster: Cluster) -> None:
     cluster.running(*jobs)
     assert cluster.caps("research")["gres/gpu:h100"] == change["after"]
     cluster.until(lambda: "nothing to do" in text(cluster, "plan"), "nothing is left to do")
+
+
+def test_a_cohort_that_borrowed_lately_waits_behind_one_that_did_not(cluster: Cluster) -> None:
+    """The past of one is in the ledger. The views, a cycle without the daemon and the daemon agree."""
+    sandbox = cluster.sandbox
+    foreign = cluster.sbatch("strangers", "-N8", "--gpus-per-node=h100:8")
+    cluster.running(foreign)
+    teams = sandbox.layout.policy.read_text()
+    try:
+        sandbox.layout.policy.write_text(COHORTS)
+        cluster.reload()
+        caps = lambda: [cluster.caps(team).get("gres/gpu:h100") for team in ("research", "product")]  # noqa: E731
+        cluster.until(lambda: caps() == [0, 0], "nothing is lent yet")
+        jobs = {team: [cluster.sbatch(team, *ONE_NODE) for _ in range(8)] for team in ("research", "product")}
+        sandbox.stop_governor()
+        db, now = open_to_write(sandbox.layout.ledger), time.time()
+        write(db, Words(), (), [Span("research", "h100", now - 36_000, now, 0, 64, 64, 64, 0, 0, 0)])
+        db.close()
+        sandbox.run(["scancel", str(foreign)])
+        cluster.until(lambda: not sandbox.run(["squeue", "-h", "--account=strangers"]).stdout, "all nodes are idle")
+        why = {row["id"]: row["reason"] for row in data(cluster, "jobs", "--state", "waiting")["waiting"]}
+        starts = {team: [job for job in jobs[team] if why[job] == "starts_now"] for team in jobs}
+        # 64 GPUs for a half-life are 32 on average: product gets four nodes before research gets one.
+        assert (len(starts["research"]), len(starts["product"])) == (2, 6)
+        command = [Path(sys.executable).with_name("slurm-govd"), "--policy", sandbox.layout.policy, "--dry-run"]
+        said = sandbox.run([*command, "--ledger", sandbox.layout.ledger]).stdout
+        assert all(f"job {job} ({team}): starts_now" in said for team in starts for job in starts[team])
+        sandbox.start_governor()
+        cluster.running(*starts["research"], *starts["product"])
+    finally:
+        sandbox.layout.policy.write_text(teams)
+        if sandbox.pids().get("slurm-govd"):
+            cluster.reload()
 
 
 def test_a_job_that_has_ended(cluster: Cluster) -> None:

@@ -164,8 +164,8 @@ CAPACITY = _in(
     ),
     (
         "what was borrowed lately counts too much",
-        "borrowed * log(2) / policy.half_life",
-        "borrowed / policy.half_life",
+        "seconds * log(2) / policy.half_life",
+        "seconds / policy.half_life",
     ),
     (
         "sick nodes count as capacity",

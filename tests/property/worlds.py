@@ -331,9 +331,7 @@ def worlds(draw: st.DrawFn) -> World:
         replace(job, id=50, state=RunState.COMPLETING, requeueable=True, mark=replace(mark, run=job.start))
         for job in gone
     ]
-    seen = Snapshot(
-        NOW, tuple(nodes), tuple(running), tuple(waiting), frozen(parents), ended=tuple(ended)
-    )
+    seen = Snapshot(NOW, tuple(nodes), tuple(running), tuple(waiting), frozen(parents), ended=tuple(ended))
     return World(rules, with_past(draw, rules, seen) if rules.half_life else seen)
 
 

@@ -71,7 +71,7 @@ class _Hunt:
         self.own = self.shares.holder(preemptor.team)
         self.taken: list[Candidate] = []
         self.left_over: list[Candidate] = []
-        self.targets = _Targets(self.shares, self.own, ordered)
+        self.targets = _Targets(self.shares, preemptor, ordered)
         self.shares.add(preemptor.team, preemptor.amounts)
         self.within_quota = not self.own.is_over(preemptor.contested)
 
@@ -107,7 +107,7 @@ class _Hunt:
 
     def run_again(self, rule: Rule) -> bool:
         """Once more from the largest share, among those that the first rule did not allow."""
-        self.targets = _Targets(self.shares, self.own, self.left_over)
+        self.targets = _Targets(self.shares, self.preemptor, self.left_over)
         while (target := self.targets.next()) is not None:
             candidate = self.targets.queues[target].pop(0)
             mine, theirs = self._below_their_cohort(target)
@@ -134,11 +134,13 @@ class _Hunt:
 class _Targets:
     """Who is to lose next: from the root down, always the child with the largest share that has candidates.
 
-    Whoever borrows nothing is left out for good, except on the preemptor's own side of the tree.
+    Whoever borrows nothing of what is contested is left out for good, except on the preemptor's own side of the tree.
     """
 
-    def __init__(self, shares: Shares, own: Holder, ordered: Sequence[Candidate]) -> None:
+    def __init__(self, shares: Shares, preemptor: Preemptor, ordered: Sequence[Candidate]) -> None:
         self.root = shares.cluster
+        self.contested = preemptor.contested
+        own = shares.holder(preemptor.team)
         self.own_side = {own, *own.above()}
         self.queues: dict[Holder, list[Candidate]] = {}
         for candidate in ordered:
@@ -159,10 +161,12 @@ class _Targets:
         for child in sorted(cohort.children, key=lambda child: not child.is_team):
             if child in self.out:
                 continue
-            share = child.share()
-            if (child.is_team and not self.queues.get(child)) or not (share.borrows or child in self.own_side):
+            nobody = child.is_team and not self.queues.get(child)
+            if nobody or not (child.is_over(self.contested) or child in self.own_side):
                 self.out.add(child)
-            elif best is None or share > largest or (share == largest and self._goes_before(child, best)):
+                continue
+            share = child.share()
+            if best is None or share > largest or (share == largest and self._goes_before(child, best)):
                 best, largest = child, share
         if best is None:
             self.out.add(cohort)

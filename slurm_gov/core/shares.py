@@ -31,7 +31,6 @@ class Share:
     without_weight: bool = False
     weighted: float = 0.0
     resource: str = field(default="", compare=False)
-    borrows: bool = field(default=False, compare=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -123,10 +122,8 @@ class Holder:
 
     def share(self) -> Share:
         """Its share now; none for the cluster, which borrows from nobody."""
-        ratio, dominant, borrows = self._ratio({})
-        if not borrows:
-            return _NO_SHARE
-        return Share(*self._weighted(ratio), dominant, True)
+        ratio, dominant = self._ratio({})
+        return Share(*self._weighted(ratio), dominant)
 
     def share_with(self, more: Amounts) -> tuple[bool, float]:
         """Its share with these amounts more: whether it borrows without a weight, and how large it is."""
@@ -143,10 +140,10 @@ class Holder:
     def _weighted(self, ratio: float) -> tuple[bool, float]:
         return (ratio > 0, ratio) if self.weight == 0 else (False, ratio / self.weight)
 
-    def _ratio(self, more: Amounts) -> tuple[float, str, bool]:
-        """The largest use above quota of what could be lent, in thousandths, of what, and whether there is any."""
+    def _ratio(self, more: Amounts) -> tuple[float, str]:
+        """The largest use above quota of what could be lent, in thousandths, and of what."""
         if self.parent is None:
-            return 0.0, "", False
+            return 0.0, ""
         borrowed: dict[str, int] = {}
         for resource in self.usage.keys() | more.keys() if more else self.usage:
             above = self.usage.get(resource, 0) + more.get(resource, 0) - self.subtree.get(resource, 0)
@@ -158,7 +155,7 @@ class Holder:
             lendable = self.parent.lendable(kind)
             if lendable > 0 and amount * 1000.0 / lendable > ratio:
                 ratio, dominant = amount * 1000.0 / lendable, kind
-        return ratio, dominant, bool(borrowed)
+        return ratio, dominant
 
     def lendable(self, kind: str) -> int:
         """What could be lent here of all resources of a kind; only quotas decide it, so it is computed once."""
@@ -176,7 +173,6 @@ def kind_of(resource: Resource) -> str:
 
 
 _NOTHING = Quota()
-_NO_SHARE = Share()
 _NOT_BORROWING = (False, 0.0)
 
 

@@ -422,8 +422,13 @@ FAIRNESS = _in(
     ),
     (
         "whoever borrows nothing is taken from",
-        "or not (share.borrows or child in self.own_side)",
+        "or not (child.is_over(self.contested) or child in self.own_side)",
         "or False",
+    ),
+    (
+        "whoever borrows anything is taken from",
+        "or not (child.is_over(self.contested) or child in self.own_side)",
+        "or not (child.is_over(child.usage) or child in self.own_side)",
     ),
     (
         "of equal shares a team goes before a cohort",

@@ -16,6 +16,7 @@ from slurm_gov.core.policy import (
     Policy,
     Pool,
     Quota,
+    Rebalance,
     Reclaim,
     Team,
     WithinTeam,
@@ -63,6 +64,22 @@ def test_a_start_that_borrows_puts_its_teams_jobs_in_line() -> None:
     decided = plan(rules, snapshot(2, *jobs))
     assert decision(decided, 5).reason is Reason.STARTS_NOW
     assert victims(decided) == [1]
+
+
+@pytest.mark.parametrize("rule", [one for one in Rebalance if one is not Rebalance.NEVER])
+def test_who_borrows_in_one_pool_loses_nothing_of_its_quota_in_another(rule: Rebalance) -> None:
+    """Ant borrows in both pools. Job 9 needs two of its nodes; when one is given back, the other is ant's own."""
+    a100, other = "gres/gpu:a100", Pool("a100", ("old",), "gpu:a100")
+    quotas = frozen({"h100": Quota(8), "a100": Quota(4)})
+    rules = policy(team("dog", 8), rebalance=rule, lend_unallocated=False)
+    teams = frozen({**rules.teams, "ant": Team("ant", quotas), "cat": Team("cat", quotas)})
+    rules = replace(rules, teams=teams, pools=frozen({**rules.pools, "a100": other}))
+    old = Node("m1", ("old",), frozen({a100: 8}), 64, 512_000)
+    borrowed = replace(running(3, "ant", "m1"), partition="old", held=(Held("m1", frozen({a100: 8}), 8, 1000),))
+    held = [running(1, "ant", "n1"), running(2, "ant", "n2"), borrowed]
+    nodes = [node("n1"), node("n2"), old]
+    assert victims(plan(rules, snapshot(nodes, *held, waiting(9, "dog", 2, gpus=2)))) == []
+    assert len(victims(plan(rules, snapshot(nodes, *held, waiting(9, "dog", 1, gpus=4))))) == 1
 
 
 def test_what_one_job_frees_the_first_of_those_that_found_nothing_gets_in_the_next_cycle() -> None:

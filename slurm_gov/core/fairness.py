@@ -162,7 +162,7 @@ class _Targets:
             if child in self.out:
                 continue
             nobody = child.is_team and not self.queues.get(child)
-            if nobody or not (child.is_over(self.contested) or child in self.own_side):
+            if nobody or not (child.holds_too_much(self.contested) or child in self.own_side):
                 self.out.add(child)
                 continue
             share = child.share()

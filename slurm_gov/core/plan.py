@@ -770,7 +770,7 @@ class _Cycle:
         self.changes = next(self._changed)
         self.available.clear()
         self.hopeless.clear()
-        self.shares.add(batch.team, batch.amounts)
+        self.shares.give(batch.team, batch.amounts)
         self.line.update(batch.team)
         self.later.take(held)
         if outcome[0] is Reason.STARTS_NOW:

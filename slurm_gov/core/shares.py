@@ -39,9 +39,9 @@ class Holder:
 
     ``subtree``: its quota and what those below lend; ``usage``: what it uses, or for a cohort what those below
     use beyond what they keep for themselves; ``keeps``: the part of ``subtree`` that it does not lend, and
-    ``keeps_any`` whether that is something; ``limited``: it borrows up to a limit.
-    ``past`` is what it borrowed lately, as a share. ``version`` of a team is another one whenever its use may have
-    changed.
+    ``keeps_any`` whether that is something; ``limited``: it borrows up to a limit. ``given`` is the part of a team's
+    ``usage`` that it is only given in the plan that is being made. ``past`` is what it borrowed lately, as a share.
+    ``version`` of a team is another one whenever its use may have changed.
     """
 
     name: str
@@ -53,6 +53,7 @@ class Holder:
     subtree: dict[Resource, int] = field(default_factory=dict)
     keeps: dict[Resource, int] = field(default_factory=dict)
     usage: dict[Resource, int] = field(default_factory=dict)
+    given: dict[Resource, int] = field(default_factory=dict)
     version: int = 0
     past: float = 0
     keeps_any: bool = False
@@ -119,6 +120,13 @@ class Holder:
             if usage.get(resource, 0) > subtree.get(resource, 0):
                 return True
         return False
+
+    def holds_too_much(self, resources: Iterable[Resource]) -> bool:
+        """The same without what a team is only given now: for that none of its running jobs has to leave."""
+        given = self.given
+        if not given:
+            return self.is_over(resources)
+        return any(self.usage.get(r, 0) - given.get(r, 0) > self.subtree.get(r, 0) for r in resources)
 
     def share(self) -> Share:
         """Its share now; none for the cluster, which borrows from nobody."""
@@ -344,6 +352,13 @@ class Shares:
                     more -= kept_free
                 holders = (last.parent,) if last.parent is not None else ()
 
+    def give(self, team: str, amounts: Amounts) -> None:
+        """Count these amounts as used by a team whose waiting job gets them in the plan that is being made."""
+        self.add(team, amounts)
+        given = self._teams[team].given
+        for resource, amount in amounts.items():
+            given[resource] = given.get(resource, 0) + amount
+
     def remove(self, team: str, amounts: Amounts) -> None:
         """Count these amounts as no longer used by a team."""
         for resource, less in amounts.items():
@@ -388,7 +403,10 @@ class Shares:
         self._log.clear()
 
     def undo(self, mark: int) -> None:
-        """Take back what was done since."""
+        """Take back what was done since; with all of it, what was given."""
+        if not mark:
+            for team in self._teams.values():
+                team.given.clear()
         for holders, resource, amount in reversed(self._log[mark:]):
             holders[0].version += 1
             for holder in holders:

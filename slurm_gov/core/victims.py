@@ -186,7 +186,7 @@ class Line:
                 self.shielded.setdefault(victim.team, []).append((victim, kept))
 
     def _begin(self, holder: Holder) -> None:
-        self._over[holder] = holder.is_over(holder.usage)
+        self._over[holder] = holder.holds_too_much(holder.usage)
         if holder.is_team:
             self._of_team[holder] = []
         else:
@@ -208,7 +208,7 @@ class Line:
         """What a team holds has changed."""
         holder: Holder | None = self._shares.holder(team)
         while holder is not None:
-            over = holder.is_over(holder.usage)
+            over = holder.holds_too_much(holder.usage)
             if over is not self._over[holder]:
                 self._over[holder] = over
                 for places in self._where_seen(holder):
@@ -472,7 +472,7 @@ class _Reach:
 
     def _look(self, team: str) -> tuple[Holder, bool] | None:
         holder = self._shares.holder(team)
-        while holder.is_over(self._contested):
+        while holder.holds_too_much(self._contested):
             parent = holder.parent
             if parent is None:
                 return None
@@ -709,7 +709,7 @@ def _still_over_quota(shares: Shares, candidate: Candidate, preemptor: Preemptor
         return True
     holder: Holder | None = shares.holder(candidate.victim.team)
     while holder is not None and holder is not candidate.meet:
-        if not holder.is_over(preemptor.contested):
+        if not holder.holds_too_much(preemptor.contested):
             return False
         holder = holder.parent
     return True

@@ -90,6 +90,16 @@ SHARES = _in(
         "(*_quotas_of(policy.teams),)",
     ),
     (
+        "for what a team is only given its jobs must leave",
+        "        if not given:\n            return self.is_over(resources)\n",
+        "        if True:\n            return self.is_over(resources)\n",
+    ),
+    (
+        "what a team was given in one plan is given for ever",
+        "                team.given.clear()\n",
+        "                pass\n",
+    ),
+    (
         "the last GPU of a quota is not the team's",
         "holder.usage.get(resource, 0) + amount > holder.quota(resource).nominal",
         "holder.usage.get(resource, 0) + amount >= holder.quota(resource).nominal",
@@ -422,13 +432,13 @@ FAIRNESS = _in(
     ),
     (
         "whoever borrows nothing is taken from",
-        "or not (child.is_over(self.contested) or child in self.own_side)",
+        "or not (child.holds_too_much(self.contested) or child in self.own_side)",
         "or False",
     ),
     (
         "whoever borrows anything is taken from",
-        "or not (child.is_over(self.contested) or child in self.own_side)",
-        "or not (child.is_over(child.usage) or child in self.own_side)",
+        "or not (child.holds_too_much(self.contested) or child in self.own_side)",
+        "or not (child.holds_too_much(child.usage) or child in self.own_side)",
     ),
     (
         "of equal shares a team goes before a cohort",
@@ -794,7 +804,7 @@ PLAN = _in(
     ),
     (
         "a start counts for nobody",
-        "self.shares.add(batch.team, batch.amounts)",
+        "self.shares.give(batch.team, batch.amounts)",
         "pass",
     ),
     (

@@ -51,19 +51,43 @@ def on(job: WaitingJob, **request) -> WaitingJob:
 # -- what changes while a plan is made ---------------------------------------------------------------------
 
 
-def test_a_start_that_borrows_puts_its_teams_jobs_in_line() -> None:
-    """Job 1 is within its team's quota until job 5 borrows; then it may go for a borrower of higher priority."""
+def test_a_start_that_borrows_makes_none_of_its_teams_jobs_leave() -> None:
+    """Job 1 is within its team's quota. When job 5 runs beyond it, job 5 is the one that may go for job 6."""
     rules = policy(
         team("ant", 8), team("bee", 0, borrow_preempts=BorrowPreempts()), team("absent", 8), idle=Idle.FIRST_COME
     )
-    jobs = [
-        running(1, "ant", "n1", qos="experiment"),
-        waiting(5, "ant", priority=2000, qos="experiment"),
-        waiting(6, "bee", priority=1000, qos="inference"),
-    ]
-    decided = plan(rules, snapshot(2, *jobs))
+    old, new = running(1, "ant", "n1", qos="experiment"), waiting(5, "ant", priority=2000, qos="experiment")
+    other = waiting(6, "bee", priority=1000, qos="inference")
+    planner = Planner()
+    decided = planner.plan(rules, snapshot(2, old, new, other))
     assert decision(decided, 5).reason is Reason.STARTS_NOW
-    assert victims(decided) == [1]
+    assert victims(decided) == []
+    runs = running(5, "ant", "n2", start=NOW, qos="experiment")
+    assert victims(planner.plan(rules, snapshot(2, old, runs, other))) == [5]
+
+
+def test_what_a_team_is_given_makes_no_more_of_its_jobs_leave() -> None:
+    """Ant holds 12 of 8 and is given 8 more: it may lose 4, and job 6 would need both of its jobs' nodes."""
+    rules = policy(
+        team("ant", 8), team("bee", 0, borrow_preempts=BorrowPreempts()), team("absent", 16), idle=Idle.FIRST_COME
+    )
+    held = [running(1, "ant", "n1", gpus=4, qos="experiment"), running(2, "ant", "n2", qos="experiment")]
+    new = waiting(5, "ant", priority=2000, qos="experiment")
+    decided = plan(rules, snapshot(3, *held, new, waiting(6, "bee", 2, qos="inference")))
+    assert decision(decided, 5).reason is Reason.STARTS_NOW
+    assert victims(decided) == []
+
+
+def test_what_a_team_is_given_of_its_own_is_taken_back_from_its_cohort() -> None:
+    """Ant holds what bee lends it. When bee takes what it needs from elsewhere, red holds too much: cat's job may
+    have the place of ant's.
+    """
+    inside = [team("ant", 8, cohort="red"), team("bee", 8, cohort="red")]
+    rules = policy(*inside, team("cat", 16), cohorts=frozen({"red": Cohort("red")}))
+    held = [running(1, "ant", "n1"), running(2, "ant", "n2"), running(3, "cat", "n3")]
+    decided = plan(rules, snapshot(4, *held, waiting(5, "bee", priority=2000), waiting(6, "cat", priority=1000)))
+    assert decision(decided, 5).reason is Reason.STARTS_NOW
+    assert decision(decided, 6).reason is Reason.RECLAIMING and len(victims(decided)) == 1
 
 
 @pytest.mark.parametrize("rule", [one for one in Rebalance if one is not Rebalance.NEVER])

@@ -450,8 +450,8 @@ class _Cycle:
     def _preempt(self, batch: Batch, candidate: Candidate, why_it_goes: str) -> Preempt:
         job, victim = batch.first.job, candidate.victim
         resource = next(iter(batch.amounts))
-        used = self.shares.usage(victim.team, resource)
-        quota = self.shares.quota(victim.team, resource).nominal
+        holder = self.shares.holder(victim.team)
+        used, quota = holder.usage.get(resource, 0) - holder.given.get(resource, 0), holder.quota(resource).nominal
         over = f"team {victim.team} held {used} of its quota of {quota}"
         if candidate.claim is Claim.WITHIN_TEAM:
             why = (
@@ -573,7 +573,9 @@ class _Cycle:
                     ask.forget(changes)
                 if ask.outcome is None:
                     self._look(batch, ask)
-                if ask.held is not None or (ask.victims_help and self._may_have_victims(batch)):
+                if ask.held is not None or self._comes_within(batch):
+                    return batch
+                if ask.victims_help and self._may_have_victims(batch):
                     return batch
                 # Nor have others that ask for the same any: this one would take what its team's own jobs leave.
                 ask.victims_help = False
@@ -691,12 +693,18 @@ class _Cycle:
     def _serve_borrower(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota: it borrows, or takes the place of others where it may."""
         ask = self._looked_at(batch)
-        if ask.held is not None and ask.outcome is not None:
+        if self._comes_within(batch):
+            self._serve_owner(batch)
+        elif ask.held is not None and ask.outcome is not None:
             self._start(batch, ask.held, ask.outcome)
         elif self._worth_a_search(batch) and (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
         else:
             self._fail_to_borrow(batch, ask)
+
+    def _comes_within(self, batch: Batch) -> bool:
+        """Whether its team's quota covers it now that others of the team have to leave."""
+        return bool(self.preempt) and self._within(batch)
 
     def _fail_to_borrow(self, batch: Batch, ask: Ask) -> None:
         assert ask.outcome is not None

@@ -774,8 +774,8 @@ PLAN = _in(
     "plan",
     (
         "owners are not served first",
-        "            self._serve_owner(batch)\n",
-        "            pass\n",
+        "                self._serve_owner(batch)\n            # What",
+        "                pass\n            # What",
     ),
     (
         "nobody borrows",
@@ -791,6 +791,16 @@ PLAN = _in(
         "who is preempted already is still in line",
         "self.line.leave(victim)",
         "pass",
+    ),
+    (
+        "who comes within its quota when others have left borrows",
+        "        return bool(self.preempt) and self._within(batch)\n",
+        "        return False\n",
+    ),
+    (
+        "who comes within its quota has no turn",
+        "if ask.held is not None or self._comes_within(batch):",
+        "if ask.held is not None:",
     ),
     (
         "what leaves frees nothing",

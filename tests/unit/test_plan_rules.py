@@ -90,6 +90,32 @@ def test_what_a_team_is_given_of_its_own_is_taken_back_from_its_cohort() -> None
     assert decision(decided, 6).reason is Reason.RECLAIMING and len(victims(decided)) == 1
 
 
+def test_who_comes_within_its_quota_takes_no_more_than_it_needs() -> None:
+    """More is held than all quotas together. For the first task of job 5 ant's own job 2 leaves; then the second is
+    within ant's quota, and there is room for it.
+    """
+    rules = policy(team("ant", 8), team("bee", 4), lend_unallocated=False)
+    held = [running(1, "ant", "n1", gpus=4, qos="inference"), running(2, "ant", "n1", gpus=4)]
+    two = replace(waiting(5, "ant", gpus=2, qos="inference"), display_id="5_[1-2]", tasks=2)
+    decided = plan(rules, snapshot(2, *held, running(3, "bee", "n2"), two))
+    assert victims(decided) == [2]
+    assert len([one for one in decided.decisions if one.reason is Reason.PREEMPTING_WITHIN_TEAM]) == 1
+
+
+def test_who_loses_a_job_to_a_borrower_is_an_owner_again() -> None:
+    """Job 1 holds two nodes and leaves for job 6, which needs one; job 5 is within its team's quota then."""
+    rules = policy(
+        team("ant", 8, reclaim=Reclaim.NEVER, preempt_within_team=WithinTeam.NEVER),
+        team("bee", 0, borrow_preempts=BorrowPreempts()),
+        team("absent", 8),
+        idle=Idle.FIRST_COME,
+    )
+    waits = [waiting(6, "bee", priority=2000, qos="inference"), waiting(5, "ant", priority=1000)]
+    decided = plan(rules, snapshot(2, running(1, "ant", "n1 n2"), *waits))
+    assert victims(decided) == [1]
+    assert decision(decided, 5).reason is Reason.WAITS_FOR_NODES
+
+
 @pytest.mark.parametrize("rule", [one for one in Rebalance if one is not Rebalance.NEVER])
 def test_who_borrows_in_one_pool_loses_nothing_of_its_quota_in_another(rule: Rebalance) -> None:
     """Ant borrows in both pools. Job 9 needs two of its nodes; when one is given back, the other is ant's own."""

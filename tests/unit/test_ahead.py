@@ -186,6 +186,14 @@ def test_the_first_that_has_waited_long_is_ahead_not_the_first_of_its_kind() -> 
     assert decided.behind == {21: 12, 13: 12}
 
 
+def test_a_large_one_that_comes_later_is_looked_at_too() -> None:
+    """Nothing but the waiting jobs has changed since the plan before."""
+    planner, rule = Planner(), rules()
+    assert planner.plan(rule, snapshot(2, *HELD, small(11))).behind == {}
+    assert planner.plan(rule, snapshot(2, *HELD, long_ago(LARGE), small(11))).behind == {11: 10}
+    assert planner.plan(rule, snapshot(2, *HELD, small(11))).behind == {}
+
+
 def test_nobody_waits_behind_one_whose_nodes_others_hold() -> None:
     """16 are free of three nodes, and bee, within its quota, holds the rest, some of each."""
     three = policy(team("ant", 8, borrow=8), team("bee", 16), protect_after=HOUR, lend_unallocated=False)

@@ -14,7 +14,8 @@ def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
     """The marks whose beneficiary still waits for what was given up for it. Who was spared gave up nothing, and one
     that Slurm does not start, whatever there is for it, is waited for no longer.
 
-    One that was requeued meanwhile has had its place. An array is one record for as long as any of its tasks waits,
+    A job that was spared gave up nothing, however it ends; a beneficiary that was requeued meanwhile has had its
+    place. An array is one record for as long as any of its tasks waits,
     and others must not wait behind all of them: each task that has started since settles one mark, the oldest first.
     """
     marks = [mark for mark in marks if not mark.spared]

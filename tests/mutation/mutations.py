@@ -607,6 +607,11 @@ OWED = _in(
         "        if job is None or job.comes_last:\n",
     ),
     (
+        "who was spared gave something up",
+        "[mark for mark in marks if not mark.spared]",
+        "list(marks)",
+    ),
+    (
         "an array is owed until all its tasks have started",
         "        if starts:\n            starts.pop(0)\n        else:\n            found.append(mark)\n",
         "        found.append(mark)\n",

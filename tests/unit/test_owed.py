@@ -33,6 +33,16 @@ def test_it_is_owed_until_it_has_started() -> None:
     assert unpaid(snapshot(4), []) == []
 
 
+def test_who_was_spared_gave_up_nothing() -> None:
+    """It was told to leave hours ago and then that it may stay; now it was requeued for another reason."""
+    spared = replace(MARK, spared=True)
+    assert not is_owed(waiting(10, "research"), mark=spared)
+    soon = replace(waiting(1, "product", mark=spared, slurm_reason="BeginTime", begin=NOW + 111), submit=NOW - 10)
+    now = snapshot(8, replace(soon, held_back="begin time"), array(10, "research", 3))
+    todo = actions(TWO, now, plan(TWO, now))
+    assert ([job.id for job, _ in todo.release], todo.wait_on) == ([1], ())
+
+
 def test_not_to_one_that_was_requeued_meanwhile() -> None:
     assert not is_owed(waiting(10, "research", submit=NOW - 100))
     # Both times are whole seconds.

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from slurm_gov.core.policy import Policy, Pool, Quota
 from slurm_gov.core.snapshot import Held, Node, Request, RunningJob, RunState, Snapshot, WaitingJob
+from slurm_gov.core.victims import Claim
 
 Use = dict[tuple[str, str], int]
 """Team and pool to GPUs."""
@@ -51,6 +52,23 @@ def quota_of(policy: Policy, team: str, pool: str) -> Quota:
     return policy.teams[team].quotas.get(pool, Quota())
 
 
+def owed(snapshot: Snapshot) -> set[int]:
+    """The waiting jobs that others were told to leave for, and that have not started since. Of an array each task
+    that has started since pays for one of those that left before.
+    """
+    notes = [(job.mark, job.start) for job in (*snapshot.running, *snapshot.ended) if job.mark is not None]
+    marks = [mark for mark, start in notes if mark.run == start]
+    marks = [mark for mark in (*marks, *(job.mark for job in snapshot.waiting)) if mark and not mark.spared]
+    found = set()
+    for job in snapshot.waiting:
+        left = [mark.since for mark in marks if mark.beneficiary == job.id and mark.since >= job.submit - 1]
+        array = job.display_id.partition("_")[0]
+        starts = [one.start for one in snapshot.running if one.display_id.startswith(f"{array}_")]
+        if any(sum(at >= since for at in left) > sum(at > since + 1 for at in starts) for since in left):
+            found.add(job.id)
+    return found
+
+
 # -- nodes -----------------------------------------------------------------------------------------------------
 
 
@@ -74,6 +92,11 @@ class Free:
                 self.cpus[one.node] -= one.cpus
                 self.memory[one.node] -= one.memory
                 self.jobs[one.node] += 1
+
+    @property
+    def overfull(self) -> bool:
+        """Whether more was taken of some node than it has."""
+        return min([0, *self.gpus.values(), *self.cpus.values(), *self.memory.values()]) < 0
 
     def total(self, tres: str) -> int:
         return sum(max(0, self.gpus.get((name, tres), 0)) for name in self.nodes)
@@ -139,6 +162,27 @@ class Free:
         return Held(name, {tres: gpus}, cpus, request.memory_per_node or request.memory_per_cpu * cpus)
 
 
+def suits(job: WaitingJob, tres: str, held: Sequence[Held], nodes: Iterable[Node]) -> bool:
+    """Whether these nodes, however full, are what a job asks for."""
+    request, by_name = job.request, {node.name: node for node in nodes}
+    names = {one.node for one in held}
+    on = [by_name[name] for name in names]
+    right = all(node.usable and set(node.partitions) & set(job.partitions) for node in on)
+    right = right and all(request.features <= node.features for node in on)
+    right = right and (
+        not request.any_features or all(any(one <= node.features for one in request.any_features) for node in on)
+    )
+    right = right and len(names) <= (request.max_nodes or len(names))
+    right = right and request.required_nodes <= names and not names & request.excluded_nodes
+    gpus = [one.gpus.get(tres, 0) for one in held]
+    if request.exclusive:
+        return right and all(one.gpus == by_name[one.node].gpus for one in held)
+    if request.gpus_per_node:
+        return right and gpus == [request.gpus_per_node] * request.min_nodes and len(names) == request.min_nodes
+    most = request.most_per_node or wanted(job)
+    return right and sum(gpus) == wanted(job) and len(names) >= request.min_nodes and max(gpus) <= most
+
+
 # -- limits ----------------------------------------------------------------------------------------------------
 
 
@@ -191,3 +235,64 @@ def excess(policy: Policy, snapshot: Snapshot, use: Mapping[tuple[str, str], int
         used, _ = below(None)
         found["(cluster)", pool.name] = max(0, used - unallocated)
     return found
+
+
+# -- a plan, one job after another -----------------------------------------------------------------------------
+
+
+class Standing:
+    """Who holds what while a plan is made: some have to leave, others are given their nodes.
+
+    ``ending``: whether jobs that end by themselves still hold theirs; of a cap they are no part any more.
+    """
+
+    def __init__(self, policy: Policy, snapshot: Snapshot, ending: bool) -> None:
+        self.policy = policy
+        self.snapshot = snapshot
+        self.ending = ending
+        self.running = {job.id: job for job in snapshot.running}
+        self.given: list[Sequence[Held]] = []
+        self.more: Use = {}
+
+    def free(self, without: Iterable[int] = ()) -> Free:
+        gone = set(without)
+        stay = [job for id, job in self.running.items() if id not in gone]
+        free = Free(self.snapshot.nodes, [one for one in stay if self.ending or one.state is not RunState.COMPLETING])
+        for held in self.given:
+            free.take(held)
+        return free
+
+    def use(self, without: Iterable[int] = ()) -> Use:
+        gone = set(without)
+        use = use_of(self.policy, self.snapshot, [job for id, job in self.running.items() if id not in gone])
+        return {place: amount + self.more.get(place, 0) for place, amount in use.items()}
+
+    def fits(self, job: WaitingJob, claims: Mapping[int, Claim]) -> bool:
+        """Whether a job fits when these have left for it, on the nodes and, beyond its team's quota, under all
+        limits. Whoever leaves, it is not allowed less than before; and some may leave only if it does not borrow.
+        """
+        pool, team = pool_of(self.policy, job), team_of(self.policy, self.snapshot, job.account)
+        assert pool is not None and team is not None
+        request = replace(job.request, gpus={pool.tres: wanted(job)})
+        if self.free(claims).place(request, job.partitions[0], pool.tres) is None:
+            return False
+        use = self.use(claims)
+        if use[team, pool.name] + wanted(job) <= quota_of(self.policy, team, pool.name).nominal:
+            return True
+        if Claim.RECLAIM_IF_WITHIN_QUOTA in claims.values():
+            return False
+        return any(self._allowed(team, pool.name, wanted(job), now) for now in (use, self.use()))
+
+    def _allowed(self, team: str, pool: str, amount: int, use: Use) -> bool:
+        more = {**use, (team, pool): use[team, pool] + amount}
+        before = excess(self.policy, self.snapshot, use)
+        return all(n <= before[place] for place, n in excess(self.policy, self.snapshot, more).items())
+
+    def give(self, job: WaitingJob, held: Sequence[Held], claims: Iterable[int]) -> None:
+        """These leave, and the job gets its nodes."""
+        for id in claims:
+            del self.running[id]
+        self.given.append(held)
+        pool, team = pool_of(self.policy, job), team_of(self.policy, self.snapshot, job.account)
+        assert pool is not None and team is not None
+        self.more[team, pool.name] = self.more.get((team, pool.name), 0) + wanted(job)

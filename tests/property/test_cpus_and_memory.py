@@ -19,7 +19,7 @@ from worlds import World, pick, worlds
 from slurm_gov.core.decision import Reason
 from slurm_gov.core.plan import plan
 from slurm_gov.core.policy import Quota, frozen
-from slurm_gov.core.snapshot import RunningJob
+from slurm_gov.core.snapshot import RunningJob, RunState
 
 
 @st.composite
@@ -63,6 +63,7 @@ def test_limits_of_cpus_hold(world):
             if not kind:
                 continue
             mine = [job for job in snapshot.running if team_of(policy, snapshot, job.account) == team.name]
+            mine = [job for job in mine if job.state is not RunState.COMPLETING]
             before = sum(cpus(world, job, pool) for job in mine)
             after = sum(cpus(world, job, pool) for job in mine if job.id not in leaving)
             started = sum(

@@ -9,7 +9,7 @@ import slurm_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_played_on import Storm, run_storm, storms
-from worlds import NOW, World, pick, with_past, worlds
+from worlds import NOW, World, pick, with_loans, worlds
 
 from slurm_gov.core.decision import Plan, Reason
 from slurm_gov.core.plan import Planner, plan
@@ -101,6 +101,7 @@ def histories(draw: st.DrawFn) -> list[World]:
             now=snapshot.now + draw(pick([0.0, 20.0, 400.0])),
             nodes=some(snapshot.nodes, changed_node, ["sick", "state", "more"]),
             running=some(snapshot.running, changed_running, ["ends", "marked", "equal", "less"]),
+            ended=some(snapshot.ended, changed_running, ["equal"]),
             waiting=some(
                 snapshot.waiting, changed_waiting, ["held", "priority", "class", "equal", "tasks", "marked"]
             ),
@@ -108,7 +109,7 @@ def histories(draw: st.DrawFn) -> list[World]:
         if draw(pick([False, False, False, True])):  # a node is gone, whatever ran on it
             snapshot = replace(snapshot, nodes=snapshot.nodes[:-1])
         if draw(pick([False, False, False, True])):  # what was borrowed lately has become another amount
-            snapshot = with_past(draw, world.policy, snapshot)
+            snapshot = with_loans(draw, world.policy, snapshot)
         if draw(pick([False] * 7 + [True])):  # an account has moved
             snapshot = replace(snapshot, parents=frozen({**snapshot.parents, "lab": draw(pick(["root", "ant"]))}))
         if draw(pick([False, False, True])):  # somebody new

@@ -177,7 +177,9 @@ class Slurm:
         return True
 
     def used(self, team: str, tres: str) -> int:
+        """What counts against its cap: a job that is completing does no more."""
         jobs = [run.job for run in self.runs.values() if run.job.account == team]
+        jobs = [job for job in jobs if job.state is not RunState.COMPLETING]
         return sum(held.gpus.get(tres, 0) for job in jobs for held in job.held)
 
     def let_go(self) -> None:

@@ -18,7 +18,9 @@ SETTLE = 20.0
 LOOKED = 10
 """Seconds that the look at Slurm of a decision may be old when the decision is seen."""
 STALLED = 90.0
-"""Seconds without any start of a team that has a small job waiting within its quota."""
+"""Seconds without any start of a team that has a small job waiting within its quota; or without any start in a pool
+where one could borrow.
+"""
 _MARK = re.compile(
     r"\[slurm-gov preempt for=(\d+) team=(\S+) since=(\S+) until=\S+ run=(\d+)(?: held=\d+)?( spared)?: ([^\]]*)\]"
 )
@@ -29,7 +31,7 @@ Use = dict[tuple[str, str], int]  # GPUs by team and pool
 
 @dataclass(frozen=True)
 class Job:
-    """A line of squeue."""
+    """A line of squeue: a job, a task of an array, or a component of a het job."""
 
     id: int
     array: int
@@ -37,10 +39,16 @@ class Job:
     reason: str
     account: str
     gpus: Mapping[str, int]  # allocated, by TRES
-    nodes: str
+    nodes: tuple[str, ...]
     start: str
     comment: str
     restarts: int = 0
+    het: int = 0  # the het job that it is a component of
+
+    @property
+    def whole(self) -> int:
+        """What leaves if it does: a het job leaves with all its components."""
+        return self.het or self.id
 
     @property
     def mark(self) -> tuple[int, str, str] | None:
@@ -66,26 +74,49 @@ class Run:
     account: str
     pool: str
     gpus: int
+    het: int = 0  # the het job that it is a component of
+
+
+@dataclass
+class Taking:
+    """That a job, or a het job with all its components, is told to leave what it holds in a pool."""
+
+    since: int
+    whole: int
+    gpus: int
+    quota: int  # its team's
+    comment: str
+    spared: bool = False
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What was seen at about one time."""
+    """What was seen at about one time.
+
+    ``free``: by pool, how many GPUs are free on each of its nodes. ``counted`` is what the governor says that each
+    team holds in each pool, and those that are no team's, under the name "".
+    """
 
     now: float
     jobs: tuple[Job, ...]
     caps: Mapping[str, Mapping[str, int]]
+    free: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    counted: Use | None = None
 
 
 @dataclass
 class Invariants:
-    """Watches; ``broken`` has a line for everything that was not as it must be."""
+    """Watches; ``broken`` has a line for everything that was not as it must be.
+
+    What it is told of jobs is by job id, of het jobs by that of the whole.
+    """
 
     policy: Policy
     capacity: Mapping[str, int]  # GPUs by pool
     arrays: set[int] = field(default_factory=set)  # their ids
     keep: set[int] = field(default_factory=set)  # jobs that cannot be requeued
     small: set[int] = field(default_factory=set)  # jobs that fit on a part of a node
+    exclusive: dict[int, int] = field(default_factory=dict)  # jobs that want whole nodes: to GPUs of a node
     demand: dict[int, tuple[str, str, int]] = field(default_factory=dict)  # job to team, pool, GPUs
     broken: list[str] = field(default_factory=list)
     seen: int = 0
@@ -93,8 +124,8 @@ class Invariants:
         default_factory=dict
     )  # job and run, for whom in which run
     most_borrowed: Use = field(default_factory=dict)
-    _taken: dict[tuple[str, str, str], list[tuple[Job, int]]] = field(default_factory=dict)
-    _quotas: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    _taken: dict[tuple[str, str], list[Taking]] = field(default_factory=dict)  # from a team, of a pool
+    _said: set[str] = field(default_factory=set)
     _now: float = 0.0
     _old: Policy | None = None
     _changed: float = float("-inf")
@@ -120,8 +151,14 @@ class Invariants:
         self._history.append((seen.now, use))
         while self._history[0][0] < seen.now - SETTLE:
             self._history.popleft()
+        self._all_are_counted(seen, use)
+        self._exclusive_ones_have_whole_nodes(seen)
         self._preemptions(seen)
+        self._who_left_comes_back(seen)
+        self._strangers_are_let_be(seen)
+        self._note_starts(seen)
         self._nobody_stalls(seen, use)
+        self._nothing_lies_idle(seen, use)
         self._last_caps = seen.caps
 
     # -- what holds ----------------------------------------------------------------------------------
@@ -190,79 +227,158 @@ class Invariants:
             within, above = within + min(mine, quota), above + max(0, mine - quota)
         return within, above
 
+    def _all_are_counted(self, seen: Observation, use: Use) -> None:
+        """The governor counts what squeue shows: each component of a het job, whole nodes, and those of no team."""
+        for (team, pool), counted in (seen.counted or {}).items():
+            looks = [old.get((team, pool), 0) for _, old in self._history]
+            self._lasting(
+                seen.now, f"count {team} {pool}", not min(looks) <= counted <= max(looks),
+                f"the governor counts {counted} {pool} of {team or 'no team'}, and squeue shows {looks[-1]}",
+            )  # fmt: skip
+
+    def _exclusive_ones_have_whole_nodes(self, seen: Observation) -> None:
+        on: dict[str, set[int]] = {}
+        running = [job for job in seen.jobs if job.state == "R"]
+        for job in running:
+            for node in job.nodes:
+                on.setdefault(node, set()).add(job.id)
+        for job in running:
+            if job.id in self.exclusive:
+                held, whole = sum(job.gpus.values()), self.exclusive[job.id] * len(job.nodes)
+                others = set().union(*(on[node] for node in job.nodes)) - {job.id}
+                if held != whole or others:
+                    self._once(f"exclusive job {job.id} holds {held} GPUs of {whole}, beside jobs {sorted(others)}")
+
     def _preemptions(self, seen: Observation) -> None:
-        """Who is preempted for another team is of one that held more than its quota; nobody twice for the same."""
+        """Who is preempted for another team is of one that held more than its quota; nobody twice for the same, nor
+        one that cannot be requeued. A het job leaves as a whole.
+        """
         restarts = {job.id: job.restarts for job in seen.jobs}
-        fresh = [job for job in seen.jobs if self._leaves(job) and (job.id, job.mark[2]) not in self.preempted]
-        for job in seen.jobs:
-            # Spared: it was told to leave, and did not.
-            if job.state == "R" and not self._leaves(job):
-                self.preempted.pop((job.id, job.start), None)
-            # Spared for a moment between two looks, and told again: it leaves for whom its mark names now.
-            elif self._leaves(job) and (whom := self.preempted.get((job.id, job.mark[2]))) and whom[0] != job.mark[0]:
-                self.preempted[job.id, job.mark[2]] = job.mark[0], restarts.get(job.mark[0], 0)
-        for job in fresh:
-            beneficiary, _, run = job.mark
+        running = sorted((job for job in seen.jobs if job.state == "R"), key=lambda job: -job.id)
+        begun = {job.whole: job.start for job in running}
+        leaving = {job.whole: job for job in running if self._leaves(job)}
+        for job in running:
+            # Spared: it was told to leave, and did not. Of a het job the component that was told may end first.
+            stays = job.whole not in leaving and (not job.het or " spared: " in job.comment)
+            if stays and self.preempted.pop((job.whole, begun[job.whole]), None):
+                self._note_spared(job.whole)
+        for whole, job in leaving.items():
+            beneficiary, team, _ = job.mark
             # A beneficiary that ran and was preempted itself waits anew.
-            whom = (beneficiary, restarts.get(beneficiary, 0))
-            earlier = {other for (id, _), other in self.preempted.items() if id == job.id}
-            if whom in earlier and beneficiary not in self.arrays:
-                self._wrong(f"job {job.id} is preempted for {beneficiary} a second time")
-            if job.account not in self.policy.teams:
-                self._wrong(f"job {job.id} of account {job.account}, which has no policy, is preempted")
+            key, whom = (whole, begun[whole]), (beneficiary, restarts.get(beneficiary, 0))
+            known = self.preempted.get(key)
+            earlier = {other for (id, run), other in self.preempted.items() if (id, run) != key and id == whole}
+            # Spared for a moment between two looks, and told again: it leaves for whom its mark names now.
+            if known is None or known[0] != beneficiary:
+                self.preempted[key] = whom
+            if known is not None:
                 continue
-            if job.id in self.keep:
-                self._wrong(f"job {job.id} cannot be requeued and is preempted")
-            self.preempted[job.id, run] = whom
-        for job in fresh:
-            if job.mark[1] != job.account and job.account in self.policy.teams:
-                for pool, amount in self._pools_of(job):
-                    key = (job.account, pool, job.since)
-                    self._taken.setdefault(key, []).append((job, amount))
-                    policies = self._in_force(seen.now)
-                    self._quotas[key] = min(policy.teams[job.account].quotas[pool].nominal for policy in policies)
+            if whom in earlier and beneficiary not in self.arrays:
+                self._wrong(f"job {whole} is preempted for {beneficiary} a second time")
+            if whole in self.keep:
+                self._wrong(f"job {whole} cannot be requeued and is preempted")
+            if team != job.account and job.account in self.policy.teams:
+                self._note_taking(job, [one for one in running if one.whole == whole and one.account == job.account])
+
+    def _note_spared(self, whole: int) -> None:
+        for takings in self._taken.values():
+            for taking in takings:
+                taking.spared = taking.spared or taking.whole == whole
+
+    def _note_taking(self, told: Job, leave: list[Job]) -> None:
+        """One of these was told to leave, and all of them do."""
+        for pool, _ in self._pools_of(told):
+            gpus = sum(amount for one in leave for name, amount in self._pools_of(one) if name == pool)
+            quota = min(policy.teams[told.account].quotas[pool].nominal for policy in self._in_force(self._now))
+            taking = Taking(int(told.since), told.whole, gpus, quota, told.comment)
+            self._taken.setdefault((told.account, pool), []).append(taking)
 
     def judge_takings(self, runs: Iterable[Run]) -> None:
-        """Before the last of those that one decision takes from a team, the team still held more than its quota: by
-        what accounting says of all runs, since those that lived for less than a second may never have been seen.
+        """Before the last of those that have been told to leave, the team still held more than its quota: by what
+        accounting says of all runs, since those that lived for less than a second may never have been seen.
         """
         runs = list(runs)
-        for (account, pool, since), victims in self._taken.items():
+        for (account, pool), takings in self._taken.items():
             held = [run for run in runs if run.account == account and run.pool == pool]
-            # In whole seconds, and the look that decided was a little earlier.
-            seconds = range(int(since) - LOOKED, int(since) + 2)
-            most = max(sum(one.gpus for one in held if one.start <= at + 1 and one.end >= at) for at in seconds)
-            taken = [amount for _, amount in victims]
-            quota = self._quotas[account, pool, since]
-            # Which of them was the last is not seen: the mildest is taken.
-            if most - (sum(taken) - max(taken)) <= quota:
-                job = victims[-1][0]
-                self._wrong(
-                    f"job {job.id} of {account} is preempted: its team held at most {most} of its quota of {quota} "
-                    f"{pool}, and {len(taken)} of its jobs with {sum(taken)} are taken at once; {job.comment}"
-                )
+            for since in sorted({one.since for one in takings}):
+                # In whole seconds, and the look that decided was a little earlier.
+                seconds = range(since - LOOKED, since + 2)
+                most = max(sum(one.gpus for one in held if one.start <= at + 1 and one.end >= at) for at in seconds)
+                now = [one for one in takings if one.since == since]
+                # Those of earlier decisions that have not left yet.
+                stay = {run.het or run.job for run in held if run.start < since and run.end > since + 1}
+                before = [one for one in takings if one.since < since and not one.spared and one.whole in stay]
+                taken = [one.gpus for one in (*now, *{one.whole: one for one in before}.values())]
+                # Which of them was the last is not seen: the mildest is taken.
+                if most - (sum(taken) - max(taken)) <= now[-1].quota:
+                    self._wrong(
+                        f"job {now[-1].whole} of {account} is preempted: its team held at most {most} of its quota "
+                        f"of {now[-1].quota} {pool}, and {len(taken)} of its jobs with {sum(taken)} are taken at "
+                        f"once; {now[-1].comment}"
+                    )
 
-    def _nobody_stalls(self, seen: Observation, use: Use) -> None:
+    def _who_left_comes_back(self, seen: Observation) -> None:
+        """Who was requeued waits until the one that it left for has started, and not until Slurm would let it."""
+        wait = {job.id for job in seen.jobs if job.state == "PD"}
+        marked = sorted((job for job in seen.jobs if job.mark), key=lambda job: float(job.since))
+        left_for = {job.whole: job.mark[0] for job in marked}
+        kept = {
+            job.whole: f"job {job.whole} left for {left_for[job.whole]}, which waits no more, and may not start yet"
+            for job in seen.jobs
+            if job.state == "PD" and job.reason == "BeginTime"
+            if job.restarts and "[slurm-gov behind" not in job.comment
+            if left_for.get(job.whole, job.id) not in wait
+        }
+        for key in [key for key in self._since if key.startswith("back ") and int(key[5:]) not in kept]:
+            del self._since[key]
+        for whole, said in kept.items():
+            self._lasting(seen.now, f"back {whole}", True, said)
+
+    def _strangers_are_let_be(self, seen: Observation) -> None:
+        """Jobs of accounts without a policy are told nothing, and their accounts have no caps."""
+        for job in seen.jobs:
+            told = job.restarts or re.search(r"\[slurm-gov (preempt|behind)", job.comment)
+            if told and job.account not in self.policy.teams:
+                self._once(f"job {job.id} of {job.account}, which is no team, was stopped or told to: {job.comment}")
+        for account, caps in seen.caps.items():
+            if account not in self.policy.teams and caps:
+                self._once(f"account {account} is no team, and has caps: {caps}")
+
+    def _note_starts(self, seen: Observation) -> None:
         running = {job.id for job in seen.jobs if job.state == "R"}
         for job in seen.jobs:
             if job.id in running - self._running:
-                self._last_start[job.account] = seen.now
+                for what in (f"team {job.account}", *(f"pool {pool}" for pool, _ in self._pools_of(job))):
+                    self._last_start[what] = seen.now
         self._running = running
+
+    def _nobody_stalls(self, seen: Observation, use: Use) -> None:
         for team in self.policy.teams:
-            waits = [
-                job.id
-                for job in seen.jobs
-                if job.state == "PD" and job.account == team and job.reason not in _NO_DEMAND and job.id in self.small
-                if self._within_quota(job.id, use)
-            ]
-            key = f"stalled {team}"
-            if not waits:
-                self._since.pop(key, None)
-                continue
-            since = max(self._since.setdefault(key, seen.now), self._last_start.get(team, 0.0))
-            if seen.now - since > STALLED:
-                self._wrong(f"{team} has waited {seen.now - since:.0f} s with {waits} within its quota")
-                self._since[key] = seen.now
+            waits = [job for job in self._small(seen) if job.account == team and self._within_quota(job.id, use)]
+            self._starts(seen.now, f"team {team}", waits, f"{team} has waited, within its quota")
+
+    def _nothing_lies_idle(self, seen: Observation, use: Use) -> None:
+        """Where a small job could borrow what is idle, something starts."""
+        for pool in self.policy.pools:
+            waits = [job for job in self._small(seen) if self._could_borrow(job.id, pool, seen, use)]
+            self._starts(seen.now, f"pool {pool}", waits, f"{pool} has lain idle, and could be lent")
+
+    def _small(self, seen: Observation) -> list[Job]:
+        """The waiting jobs that need but a part of any node, and nothing else."""
+        return [
+            job for job in seen.jobs if job.state == "PD" and job.id in self.small and job.reason not in _NO_DEMAND
+        ]
+
+    def _starts(self, now: float, what: str, waits: list[Job], said: str) -> None:
+        """There is a start for these before long."""
+        key = f"stalled {what}"
+        if not waits:
+            self._since.pop(key, None)
+            return
+        since = max(self._since.setdefault(key, now), self._last_start.get(what, 0.0))
+        if now - since > STALLED:
+            self._wrong(f"{said}: {now - since:.0f} s with {[job.id for job in waits]} and no start")
+            self._since[key] = now
 
     # -- figures -------------------------------------------------------------------------------------
 
@@ -270,12 +386,40 @@ class Invariants:
         team, pool, gpus = self.demand[job]
         return use.get((team, pool), 0) + gpus <= self.policy.teams[team].quotas[pool].nominal
 
+    def _could_borrow(self, job: int, pool: str, seen: Observation, use: Use) -> bool:
+        """Whether limits and idle GPUs surely let a job borrow; what is not surely lent counts as kept."""
+        team, where, gpus = self.demand[job]
+        if where != pool or max(seen.free.get(pool, (0,))) < gpus:
+            return False
+        for policy in self._in_force(seen.now):
+            around = [team, *(name for name in policy.cohorts if team in self._members(name))]
+            holders = {**policy.teams, **policy.cohorts}
+            nobodys = max(0, self.capacity[pool] - sum(one.quotas[pool].nominal for one in holders.values()))
+            kept = 0 if policy.lend_unallocated else nobodys
+            for name, holder in holders.items():
+                teams = [name] if name in policy.teams else self._members(name)
+                own = holder.quotas[pool]
+                quotas = sum(policy.teams[one].quotas[pool].nominal for one in teams)
+                quotas += own.nominal if name not in policy.teams else 0
+                held = sum(use.get((one, pool), 0) for one in teams)
+                if name in around:
+                    if own.borrow is not None and held + gpus > quotas + own.borrow:
+                        return False
+                elif own.lend is not None:
+                    within, _ = self._parts(teams, pool, use)
+                    kept += max(0, quotas - own.lend - within)
+            if sum(seen.free[pool]) - kept < gpus:
+                return False
+        return True
+
     def _use(self, jobs: Iterable[Job]) -> Use:
+        """What teams hold; what those hold that are no team's stands under no name."""
         use: Use = {}
         for job in jobs:
             if job.state == "R":
                 for pool, amount in self._pools_of(job):
-                    use[job.account, pool] = use.get((job.account, pool), 0) + amount
+                    team = job.account if job.account in self.policy.teams else ""
+                    use[team, pool] = use.get((team, pool), 0) + amount
         return use
 
     def _pools_of(self, job: Job) -> list[tuple[str, int]]:
@@ -318,6 +462,11 @@ class Invariants:
         elif now - self._since.setdefault(key, now) > SETTLE:
             self._wrong(f"for {now - self._since[key]:.0f} s: {said}")
             self._since[key] = now
+
+    def _once(self, said: str) -> None:
+        if said not in self._said:
+            self._said.add(said)
+            self._wrong(said)
 
     def _wrong(self, said: str) -> None:
         self.broken.append(f"at {self._now:.1f}: {said}")

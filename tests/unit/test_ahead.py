@@ -187,11 +187,11 @@ def test_the_first_that_has_waited_long_is_ahead_not_the_first_of_its_kind() -> 
 
 
 def test_a_large_one_that_comes_later_is_looked_at_too() -> None:
-    """Nothing but the waiting jobs has changed since the plan before."""
-    planner, rule = Planner(), rules()
-    assert planner.plan(rule, snapshot(2, *HELD, small(11))).behind == {}
-    assert planner.plan(rule, snapshot(2, *HELD, long_ago(LARGE), small(11))).behind == {11: 10}
-    assert planner.plan(rule, snapshot(2, *HELD, small(11))).behind == {}
+    """Nothing but the waiting jobs has changed since the plan before, where one had waited for long too."""
+    planner, rule, old = Planner(), rules(), long_ago(small(11))
+    assert planner.plan(rule, snapshot(2, *HELD, old)).behind == {}
+    assert planner.plan(rule, snapshot(2, *HELD, long_ago(LARGE), old)).behind == {11: 10}
+    assert planner.plan(rule, snapshot(2, *HELD, old)).behind == {}
 
 
 def test_nobody_waits_behind_one_whose_nodes_others_hold() -> None:

@@ -14,13 +14,15 @@ from slurm_gov.cli.look import policy_file
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from slurm_gov.core.rows import Look, OtherRow, PoolRow, TeamRow
+    from slurm_gov.core.policy import Policy
+    from slurm_gov.core.rows import Look, OtherRow, PoolRow, ShareRow, TeamRow
 
 
 @click.command()
 @policy_file
+@click.option("--shares", is_flag=True, help="Also show who is served first of those that want what is idle.")
 @as_json
-def status(policy_path: str, as_json: bool) -> None:
+def status(policy_path: str, shares: bool, as_json: bool) -> None:
     """Show every pool and team: quota, used, borrowed, lent, cap, running and waiting.
 
     \b
@@ -37,9 +39,22 @@ def status(policy_path: str, as_json: bool) -> None:
     which governor leads (SLURM_GOV_DATABASE names the database that they share), and warnings. It is
     computed here from Slurm's state; slurm-govd need not run.
 
+    With --shares also each cohort and team with its share of what is lent: the smallest is served first, of cohorts
+    that nest the outermost are compared first.
+
+    \b
+    weight    its fair-share weight
+    borrows   GPUs beyond its quota now; a cohort's own are lent among its
+              teams first
+    share     that per thousand of what could be lent to it, divided by its
+              weight; "last" if it borrows and has no weight
+    lately    GPUs that it borrowed on average, the policy's half_life
+              forgetting, and what they add to its share if it borrows
+
     \b
     Examples:
       slurm-gov status
+      slurm-gov status --shares
       slurm-gov status --json | jq '.teams[] | select(.borrowed > 0) | .team'
 
     \b
@@ -61,16 +76,17 @@ def status(policy_path: str, as_json: bool) -> None:
                 "pools": [asdict(row) for row in rows.pools(look)],
                 "teams": [asdict(row) for row in rows.teams(look)],
                 "without_team": [asdict(row) for row in rows.without_team(look)],
+                **({"shares": [asdict(row) for row in rows.shares(look)]} if shares else {}),
                 "preemptions": [asdict(row) for row in rows.preemptions(look)],
                 "short": [asdict(row) for row in rows.shortages(look)],
                 "warnings": rows.warnings(look),
             }
         )
     else:
-        _show(look, leads)
+        _show(look, leads, shares)
 
 
-def _show(look: Look, leads: str) -> None:
+def _show(look: Look, leads: str, shares: bool) -> None:
     from slurm_gov.cli import words
     from slurm_gov.cli.common import plain
     from slurm_gov.core import rows
@@ -81,6 +97,9 @@ def _show(look: Look, leads: str) -> None:
     for pool in rows.pools(look):
         _pool(out, pool)
         _teams(out, [row for row in teams if row.pool == pool.pool], others[pool.pool])
+        out.print()
+    if shares:
+        _shares(out, rows.shares(look), look.policy)
         out.print()
     preemptions = rows.preemptions(look)
     if preemptions:
@@ -164,6 +183,39 @@ def _teams(out: Console, teams: list[TeamRow], others: OtherRow) -> None:
         add(made, *cells, *([""] if wide else []), style="dim")
     if made.row_count:
         out.print(words.narrow(made))
+
+
+def _shares(out: Console, rows: list[ShareRow], policy: Policy) -> None:
+    from slurm_gov.cli import words
+    from slurm_gov.cli.common import add, plain, table
+    from slurm_gov.core.policy import Idle
+    from slurm_gov.core.shares import SHARED
+    from slurm_gov.core.words import span
+
+    title = plain("shares of what is lent", "bold")
+    if policy.idle is Idle.FIRST_COME:
+        title.append("   without effect: the policy's sharing is first_come", style="not bold")
+    elif policy.half_life is not None:
+        title.append(f"   what was borrowed {span(policy.half_life)} ago counts half", style="not bold")
+    out.print(title)
+    columns = ["cohort or team", "weight", "borrows", "share", *(["lately"] if policy.half_life is not None else [])]
+    made = table(*columns, right=columns[1:])
+    depth: dict[str | None, int] = {None: 0}
+    for row in rows:
+        depth[row.name if not row.is_team else ""] = depth[row.cohort] + 1
+        name = "(no cohort)" if row.name == SHARED else row.name
+        last = row.borrowed and not row.weight
+        cells: list[object] = [
+            plain("  " * depth[row.cohort] + name, "" if row.is_team else "bold"),
+            f"{row.weight:g}",
+            plain(row.borrowed or "", "yellow"),
+            "last" if last else f"{row.share:.0f}" if row.borrowed else "",
+        ]
+        if row.borrowed_lately is not None and row.share_lately is not None:
+            lately = f"{row.borrowed_lately:.1f} (+{row.share_lately:.0f})"
+            cells.append(lately if row.borrowed_lately >= 0.05 else "")
+        add(made, *cells)
+    out.print(words.narrow(made))
 
 
 def _cap(row: TeamRow) -> str:

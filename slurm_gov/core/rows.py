@@ -12,9 +12,10 @@ from enum import StrEnum
 from functools import cached_property
 
 from slurm_gov.core.actions import Actions, requeued, waits_for_slurm
-from slurm_gov.core.capacity import pool_use
+from slurm_gov.core.capacity import lately, pool_use
 from slurm_gov.core.decision import Decision, Plan, Reason
 from slurm_gov.core.estimates import Estimates
+from slurm_gov.core.memory import Memory
 from slurm_gov.core.policy import Mode, Policy
 from slurm_gov.core.shields import shield
 from slurm_gov.core.snapshot import Mark, RunningJob, RunState, Snapshot, WaitingJob
@@ -98,6 +99,27 @@ class ShortRow:
     quota: int
     short: int
     sick_nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ShareRow:
+    """How much a team or cohort borrows: of several that want what is idle, the one with the smallest share is served
+    first, the outermost cohorts compared first. ``cohort`` is the one that it is in; of teams without one "(shared)".
+
+    ``borrowed`` is how many GPUs it holds now beyond its quota, a cohort beyond what its teams lend to one another.
+    ``share`` is that per thousand of what could be lent to it, divided by ``weight``; without weight it is not
+    divided, and it comes after all others. ``borrowed_lately`` is how many GPUs it borrowed on average, and
+    ``share_lately`` what that adds to the share when it is to borrow more (``None``: the policy has no half-life).
+    """
+
+    name: str
+    is_team: bool
+    cohort: str | None
+    weight: float
+    borrowed: int
+    share: float
+    borrowed_lately: float | None
+    share_lately: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,6 +317,32 @@ def teams(look: Look) -> list[TeamRow]:
                 running_jobs=one.running_jobs,
                 waiting_jobs=one.waiting_jobs,
                 waiting_gpus=one.waiting,
+            )
+        )
+    return rows
+
+
+def shares(look: Look) -> list[ShareRow]:
+    """Every cohort and team that may borrow beside others, each cohort before those in it."""
+    policy, snapshot = look.policy, look.snapshot
+    tree = Memory(policy, snapshot).holdings(snapshot).shares
+    teams, cohorts = lately(policy, snapshot.borrowed_lately), lately(policy, snapshot.cohorts_borrowed_lately)
+    tree.remember(teams, cohorts)
+    rows = []
+    for depth, one in tree.tree():
+        if not (one.is_team or one.children):
+            continue
+        known = (teams if one.is_team else cohorts).get(one.name, 0.0)
+        rows.append(
+            ShareRow(
+                name=one.name,
+                is_team=one.is_team,
+                cohort=one.parent.name if one.parent is not None and depth else None,
+                weight=one.weight,
+                borrowed=sum(max(0, one.usage.get(pool, 0) - one.subtree.get(pool, 0)) for pool in policy.pools),
+                share=one.share().weighted,
+                borrowed_lately=None if policy.half_life is None else known,
+                share_lately=None if policy.half_life is None else one.past,
             )
         )
     return rows

@@ -256,6 +256,14 @@ class Shares:
         """A cohort in the tree."""
         return self._holders[name]
 
+    def tree(self) -> Iterator[tuple[int, Holder]]:
+        """All cohorts and teams, each cohort before those in it, by name; and how many cohorts each is in."""
+        below = [(0, one) for one in reversed(self.cluster.children)]
+        while below:
+            depth, holder = below.pop()
+            yield depth, holder
+            below += [(depth + 1, one) for one in reversed(holder.children)]
+
     def quota(self, team: str, resource: Resource) -> Quota:
         """A team's quota of a resource; nothing where the policy gives none."""
         return self.holder(team).quota(resource)

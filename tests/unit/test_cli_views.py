@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from math import log
 
 import pytest
 from click.testing import CliRunner
@@ -28,7 +29,7 @@ from slurm_gov.core import rows
 from slurm_gov.core.actions import actions
 from slurm_gov.core.decision import Reason
 from slurm_gov.core.plan import plan
-from slurm_gov.core.policy import frozen
+from slurm_gov.core.policy import Cohort, Idle, Quota, frozen
 from slurm_gov.core.rows import Look, Phase
 from slurm_gov.core.snapshot import FaultMark, Mark, Request, RunState, Snapshot
 
@@ -101,6 +102,62 @@ def test_warnings_quotas_not_covered_and_a_pool_without_nodes():
 
 
 # -- preemptions -----------------------------------------------------------------------------------------
+
+
+def nested(**more):
+    """Ant and bee lend to one another in a cohort that borrows from the one above; cat is in none."""
+    teams = [
+        replace(team("ant", 8, cohort="low", borrow=None), fair_share_weight=50),
+        replace(team("bee", 16, cohort="low"), fair_share_weight=0),
+        replace(team("cat", 0, borrow=None), fair_share_weight=0),
+    ]
+    low = Cohort("low", "top", frozen({}), fair_share_weight=20)
+    cohorts = frozen({"low": low, "top": Cohort("top", None, frozen({"h100": Quota(16)}), 0)})
+    return replace(policy(*teams, lend_unallocated=True), cohorts=cohorts, **more)
+
+
+def test_shares_of_cohorts_and_teams():
+    """Ant holds 40 of 8: 16 of bee, which is in the same cohort, and 16 of the cohort above; cat 8 of nobody's."""
+    jobs = [running(id, "ant", f"n{id}") for id in range(1, 6)] + [running(6, "cat", "n6")]
+    found = rows.shares(look(nested(), snapshot(6, *jobs)))
+    assert [(row.name, row.cohort, row.is_team, row.borrowed) for row in found] == [
+        ("(shared)", None, False, 8),
+        ("cat", "(shared)", True, 8),
+        ("top", None, False, 0),
+        ("low", "top", False, 16),
+        ("ant", "low", True, 32),
+        ("bee", "low", True, 0),
+    ]
+    share = {row.name: row.share for row in found}
+    assert share["low"] == 16 * 1000 / 48 / 20, "48: quotas of 40 and 8 that are nobody's"
+    assert share["ant"] == 32 * 1000 / 48 / 50
+    assert share["cat"] == 1000 and share["bee"] == share["top"] == 0
+    assert all(row.borrowed_lately is row.share_lately is None for row in found)
+
+
+def test_shares_with_what_was_borrowed_lately(run):
+    hour = 3600.0
+    past = {"borrowed_lately": frozen({"ant": 4 * hour / log(2), "gone": 5.0})}
+    taken = snapshot(6, running(1, "ant", "n1"), **past, cohorts_borrowed_lately=frozen({"low": 2 * hour / log(2)}))
+    found = look(nested(half_life=hour), taken)
+    lately = {row.name: (row.borrowed_lately, row.share_lately) for row in rows.shares(found)}
+    assert lately["ant"] == pytest.approx((4, 4 * 1000 / 48 / 50))
+    assert lately["low"] == pytest.approx((2, 2 * 1000 / 48 / 20))
+    assert lately["bee"] == (0, 0)
+    said = run(found, "status", "--shares").output
+    assert "what was borrowed 1 h ago counts half" in said
+    assert any(line.split() == ["ant", "50", "4.0", "(+2)"] for line in said.splitlines())
+    assert "shares" not in json.loads(run(found, "status", "--json").output)
+    assert len(json.loads(run(found, "status", "--shares", "--json").output)["shares"]) == 6
+
+
+def test_a_share_without_weight_is_last_and_first_come_has_none(run):
+    found = look(nested(), snapshot(6, running(6, "cat", "n6")))
+    lines = run(found, "status", "--shares").output.splitlines()
+    assert any(line.split() == ["cat", "0", "8", "last"] for line in lines)
+    assert any(line.split() == ["ant", "50"] for line in lines)
+    first_come = look(nested(idle=Idle.FIRST_COME), snapshot(6))
+    assert "without effect: the policy's sharing is first_come" in run(first_come, "status", "--shares").output
 
 
 def test_phases_of_a_preemption():
@@ -349,11 +406,11 @@ def busy() -> Look:
     return look(TWO, snapshot(8, *jobs, *pending, **BOTH))
 
 
-VIEWS = [("status",), ("jobs",), ("plan",), ("why", "7_3", "10", "11", "12", "13", "1")]
+VIEWS = [("status",), ("status", "--shares"), ("jobs",), ("plan",), ("why", "7_3", "10", "11", "12", "13", "1")]
 
 
 @pytest.mark.parametrize("width", [80, 140])
-@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view[0])
+@pytest.mark.parametrize("view", VIEWS, ids=" ".join)
 def test_views_fit_the_terminal_and_show_text_as_text(run, view, width):
     done = run(busy(), *view, width=width)
     assert done.exit_code == 0, done.output
@@ -364,7 +421,7 @@ def test_views_fit_the_terminal_and_show_text_as_text(run, view, width):
         assert "[bold]\\x1b[31mevil\\nline" in " ".join(done.output.split())
 
 
-@pytest.mark.parametrize("view", VIEWS, ids=lambda view: view[0])
+@pytest.mark.parametrize("view", VIEWS, ids=" ".join)
 def test_json_is_one_document_with_numbers(run, view):
     done = run(busy(), *view, "--json")
     data = json.loads(done.output)

@@ -155,7 +155,7 @@ def requeued(snapshot: Snapshot, plan: Plan) -> Iterator[tuple[WaitingJob, Mark,
     ``None`` if that has started, or will not.
     """
     ours = [(job, job.mark) for job in snapshot.waiting if job.mark is not None and _waits_for_us(job, job.mark)]
-    still = set(unpaid(snapshot, [mark for _, mark in ours]))
+    still = set(unpaid(snapshot, [job for job, _ in ours]))
     wanted = {mark.beneficiary for mark in still}
     reasons = plan.decisions.reasons(wanted) if wanted else {}
     for job, mark in ours:

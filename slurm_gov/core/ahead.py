@@ -164,7 +164,8 @@ def behind(
     ``promised`` are those that are to start when others have left, ``head`` is the one that has waited for long;
     ``free`` is what the cap leaves now, ``leaves`` what those that must leave hold of it. Only where the cap stands
     in the one's way: what waits for nodes alone Slurm keeps before later jobs by itself. Who is gone by then may go.
-    Nobody where they are too many: then Slurm starts whom it will.
+    No array of which a task has its place: a note is on all of it, and that task would not start either. Nobody where
+    they are too many: then Slurm starts whom it will.
     """
     waits = [*promised, *([head] if head is not None else [])]
     blocked = [one for one in waits if any(n > free.get(r, n) for r, n in one.amounts.items())]
@@ -176,7 +177,8 @@ def behind(
     later: list[Wish] = []
     for batch in batches:
         if batch.failed and all(n <= soon.get(r, n) for r, n in batch.amounts.items()):
-            begin = bisect_right(batch.wishes, first.place, batch.index, key=_place)
+            next_one = batch.index if batch.first.outcome is None else batch.index + 1
+            begin = bisect_right(batch.wishes, first.place, next_one, key=_place)
             if len(later) + len(batch.wishes) - begin > MOST_BEHIND:
                 return {}
             later += batch.wishes[begin:]

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from slurm_gov.core.snapshot import Mark, Snapshot
+from slurm_gov.core.snapshot import Mark, RunningJob, Snapshot, WaitingJob
 
 MARGIN = 1.0
 """Seconds by which the times of a note and of Slurm may differ: both are whole seconds."""
 
 
-def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
-    """The marks whose beneficiary still waits for what was given up for it. Who was spared gave up nothing, and one
-    that Slurm does not start, whatever there is for it, is waited for no longer.
+def unpaid(snapshot: Snapshot, left: Iterable[RunningJob | WaitingJob]) -> list[Mark]:
+    """The marks of these jobs whose beneficiary still waits for what was given up for it. One that Slurm does not
+    start, whatever there is for it, is waited for no longer.
 
     A job that was spared gave up nothing, however it ends; a beneficiary that was requeued meanwhile has had its
-    place. An array is one record for as long as any of its tasks waits,
-    and others must not wait behind all of them: each task that has started since settles one mark, the oldest first.
+    place. An array is one record for as long as any of its tasks waits, and others must not wait behind all of them:
+    each task that has started since settles one mark, the oldest first. Those that have ended are not seen: who may
+    start again waits for no array any more.
     """
-    marks = [mark for mark in marks if not mark.spared]
+    told = [(job, job.mark) for job in left if job.mark is not None and not job.mark.spared]
+    free = {id(mark) for job, mark in told if isinstance(job, WaitingJob) and not waits_to_begin(job)}
+    marks = [mark for _, mark in told]
     if not marks:
         return []
     wanted = {mark.beneficiary for mark in marks}
@@ -34,6 +37,8 @@ def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
         job = waits.get(mark.beneficiary)
         if job is None or job.comes_last or mark.since < job.submit - MARGIN:
             continue
+        if id(mark) in free and (job.tasks > 1 or _array(job.display_id) != job.display_id):
+            continue
         starts = started.get(_array(job.display_id), [])
         while starts and starts[0] <= mark.since + MARGIN:
             starts.pop(0)
@@ -42,6 +47,11 @@ def unpaid(snapshot: Snapshot, marks: Iterable[Mark]) -> list[Mark]:
         else:
             found.append(mark)
     return found
+
+
+def waits_to_begin(job: WaitingJob) -> bool:
+    """Whether it is its begin time that a job waits for, and not because it stands behind another of its team."""
+    return job.slurm_reason == "BeginTime" and job.behind is None
 
 
 def _array(display_id: str) -> str:

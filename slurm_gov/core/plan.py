@@ -31,7 +31,7 @@ from slurm_gov.core.queue import Ask, Batch, Heads, Wish, from_the_end, in_line
 from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
 from slurm_gov.core.shares import Amounts
-from slurm_gov.core.snapshot import Held, RunState, Snapshot
+from slurm_gov.core.snapshot import Held, RunningJob, RunState, Snapshot, WaitingJob
 from slurm_gov.core.standings import caps, pool_standings, team_standings, warnings
 from slurm_gov.core.victims import (
     Candidate,
@@ -373,16 +373,18 @@ class _Cycle:
         return False
 
     def _others_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
-        """Whether Slurm would give what the team's own victims leave to jobs of the team that are ahead in line and
-        were passed over, so that there would be nothing left for this one.
+        """Whether Slurm would give what the victims leave to jobs of the team that are ahead in line and were passed
+        over, so that there would be nothing left for this one.
 
-        They may be ones that policy lets preempt nobody. Then this one would preempt again, and so on.
+        They may be ones that policy lets preempt nobody. Then this one would preempt again, and so on. What others
+        leave for its team's quota is the team's, whichever of its jobs gets it.
         """
-        if not all(candidate.claim is Claim.WITHIN_TEAM for candidate in chosen):
-            return False
+        own = all(candidate.claim is Claim.WITHIN_TEAM for candidate in chosen)
         with self.working.trial():
             for candidate in chosen:
                 self.working.remove(candidate.victim)
+            if not own and self.shares.within_quota(batch.team, batch.amounts):
+                return False
             ahead_of_it: list[tuple[Wish, Batch]] = []
             for other in self.queue.of_team[batch.team].values():
                 if other.failed and other.place < batch.place and not other.amounts.keys().isdisjoint(batch.amounts):
@@ -515,10 +517,10 @@ class _Cycle:
         """The batches whose first job is one for which others had to leave, or must, and that has not started yet:
         what they lost must not be in vain. Not those where another is ahead of it: Slurm would start that one.
         """
-        marks = [wish.job.mark for wish in self.queue.marked if wish.job.mark is not None]
+        left: list[RunningJob | WaitingJob] = [wish.job for wish in self.queue.marked]
         for jobs in (self.snapshot.ended, self.holdings.being_preempted()):
-            marks += [job.mark for job in jobs if job.mark is not None and job.being_preempted]
-        owed = {mark.beneficiary for mark in unpaid(self.snapshot, marks)}
+            left += [job for job in jobs if job.being_preempted]
+        owed = {mark.beneficiary for mark in unpaid(self.snapshot, left)}
         batches = [one for one in self.queue.batches() if one.first.job.id in owed] if owed else []
         return sorted(batches, key=lambda one: one.place)
 

@@ -598,8 +598,8 @@ OWED = _in(
     "owed",
     (
         "something is owed for who was spared",
-        "[mark for mark in marks if not mark.spared]",
-        "list(marks)",
+        " for job in left if job.mark is not None and not job.mark.spared]",
+        " for job in left if job.mark is not None]",
     ),
     (
         "what was given up is owed to who was requeued meanwhile",
@@ -607,9 +607,24 @@ OWED = _in(
         "        if job is None or job.comes_last:\n",
     ),
     (
-        "who was spared gave something up",
-        "[mark for mark in marks if not mark.spared]",
-        "list(marks)",
+        "who may start again waits for an array",
+        "        if id(mark) in free and (job.tasks > 1 or _array(job.display_id) != job.display_id):\n",
+        "        if False:\n",
+    ),
+    (
+        "who may start again waits for nobody",
+        "        if id(mark) in free and (job.tasks > 1 or _array(job.display_id) != job.display_id):\n",
+        "        if id(mark) in free:\n",
+    ),
+    (
+        "the last task of an array is no task",
+        "        if id(mark) in free and (job.tasks > 1 or _array(job.display_id) != job.display_id):\n",
+        "        if id(mark) in free and job.tasks > 1:\n",
+    ),
+    (
+        "who stands behind another waits to begin",
+        '    return job.slurm_reason == "BeginTime" and job.behind is None\n',
+        '    return job.slurm_reason == "BeginTime"\n',
     ),
     (
         "an array is owed until all its tasks have started",
@@ -648,6 +663,11 @@ AHEAD = _in(
         "a large want is one for ever",
         "    if known is None or known[0] is not wants:",
         "    if known is None:",
+    ),
+    (
+        "an array of which a task has its place steps back",
+        "            next_one = batch.index if batch.first.outcome is None else batch.index + 1\n",
+        "            next_one = batch.index\n",
     ),
     (
         "who cannot run now whatever ends is waited for",
@@ -731,7 +751,7 @@ AHEAD = _in(
     ),
     (
         "earlier jobs step back",
-        "bisect_right(batch.wishes, first.place, batch.index, key=_place)",
+        "bisect_right(batch.wishes, first.place, next_one, key=_place)",
         "batch.index",
     ),
     (
@@ -841,6 +861,16 @@ PLAN = _in(
         "jobs that are ending are waited for, for ever",
         "        for job in held.ending():\n",
         "        for job in ():\n",
+    ),
+    (
+        "the place of others' victims goes to who is ahead",
+        "            if not own and self.shares.within_quota(batch.team, batch.amounts):\n",
+        "            if not own:\n",
+    ),
+    (
+        "what others leave for a quota must be for one job of it",
+        "            if not own and self.shares.within_quota(batch.team, batch.amounts):\n",
+        "            if False:\n",
     ),
     (
         "the place of one's own victims goes to who is ahead",
@@ -1079,7 +1109,7 @@ PLAN = _in(
     ),
     (
         "those that are leaving are not owed to anybody",
-        "            marks += [job.mark for job in jobs if job.mark is not None and job.being_preempted]",
+        "            left += [job for job in jobs if job.being_preempted]",
         "            pass",
     ),
     (

@@ -53,15 +53,23 @@ def quota_of(policy: Policy, team: str, pool: str) -> Quota:
 
 
 def owed(snapshot: Snapshot) -> set[int]:
-    """The waiting jobs that others were told to leave for, and that have not started since. Of an array each task
-    that has started since pays for one of those that left before.
+    """The waiting jobs that others were told to leave for, and that have not started since, but for those that come
+    last. Of an array each task that has started since pays for one of those that left before, and whoever may start
+    again waits for none any more.
     """
     notes = [(job.mark, job.start) for job in (*snapshot.running, *snapshot.ended) if job.mark is not None]
     marks = [mark for mark, start in notes if mark.run == start]
-    marks = [mark for mark in (*marks, *(job.mark for job in snapshot.waiting)) if mark and not mark.spared]
+    waits = [(job.mark, job.slurm_reason == "BeginTime" and not job.behind) for job in snapshot.waiting]
+    told = [(mark, waits) for mark, waits in (*((mark, True) for mark in marks), *waits) if mark and not mark.spared]
     found = set()
     for job in snapshot.waiting:
-        left = [mark.since for mark in marks if mark.beneficiary == job.id and mark.since >= job.submit - 1]
+        if job.comes_last:
+            continue
+        left = [
+            mark.since
+            for mark, waits in told
+            if mark.beneficiary == job.id and mark.since >= job.submit - 1 and (waits or "_" not in job.display_id)
+        ]
         array = job.display_id.partition("_")[0]
         starts = [one.start for one in snapshot.running if one.display_id.startswith(f"{array}_")]
         if any(sum(at >= since for at in left) > sum(at > since + 1 for at in starts) for since in left):

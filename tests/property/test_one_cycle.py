@@ -82,7 +82,7 @@ def who_steps_back_is_behind_one_of_its_team(world: World, decided: Plan) -> Non
         assert told[id].team == told[ahead].team is not None
         assert (-jobs[id].priority, id) > (-jobs[ahead].priority, ahead)
         assert told[id].reason not in (Reason.NOT_READY, Reason.CAN_NEVER_RUN, Reason.NO_POOL)
-        assert told[id].reason is not Reason.STARTS_NOW or jobs[id].tasks > 1
+        assert told[id].reason not in PROMISED - {Reason.WAITS_FOR_NODES}
         waited = policy.protect_after is not None and snapshot.now - jobs[ahead].submit >= policy.protect_after
         # What is said of an array is said of its first task; another may be promised what others leave.
         more = told[ahead].reason is Reason.STARTS_NOW and jobs[ahead].tasks > 1
@@ -192,7 +192,9 @@ def who_left_waits_for_whom_it_left_for(world: World, decided: Plan) -> None:
         if not mark or not begin or job.slurm_reason != "BeginTime" or begin - job.submit > REQUEUE_WAIT:
             continue  # the begin time is not of our making
         soon = begin - snapshot.now < WAIT_ON_WITHIN
-        if mark.spared or mark.since < since.get(mark.beneficiary, inf) - 1:
+        if mark.spared:
+            assert job.id not in waits_on and job.id not in released
+        elif mark.since < since.get(mark.beneficiary, inf) - 1:
             assert job.id not in waits_on and (soon or job.id in released)
         elif mark.beneficiary in owes - arrays and reason[mark.beneficiary] in PROMISED:
             assert job.id not in released and soon == (job.id in waits_on)

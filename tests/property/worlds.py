@@ -346,7 +346,18 @@ a_past_of_a_run = any_of(
     [25, -1],  # seconds of its grace period that are left
 )
 a_past_of_a_wait = any_of(
-    [*[""] * 6, "requeued", "requeued", "let go", "user's own", "steps back", "array", "comes last", "takes nobody"],
+    [
+        *[""] * 6,
+        "requeued",
+        "requeued",
+        "not ours",
+        "let go",
+        "user's own",
+        "steps back",
+        "array",
+        "comes last",
+        "takes nobody",
+    ],
     [140, 40, 2000],  # seconds since it was told to leave, or since it was submitted
     [11, 50, -1],  # seconds until it may start
 )
@@ -374,7 +385,7 @@ def with_past(draw: st.DrawFn, seen: Snapshot, accounts: list[str]) -> Snapshot:
             note = Behind(draw(whom), begin)
             waiting[index] = replace(job, behind=note, begin=begin, slurm_reason="BeginTime", held_back="")
         elif how:
-            left = mark(told, told + 30, told - 500, held=begin if until == 50 else 0.0)
+            left = mark(told, told + 30, told - 500, held=begin if until == 50 else 0.0, spared=how == "not ours")
             one = job if job.tasks == 1 else replace(job, display_id=f"{job.id}_1", tasks=1)
             one = replace(one, mark=left, submit=told + 30, begin=begin + 9000 * (how == "user's own"))
             if how != "let go":

@@ -11,7 +11,7 @@ from slurm_gov.core.ahead import MOST_BEHIND, MOST_IN_ALL
 from slurm_gov.core.decision import Decision, Plan, Reason
 from slurm_gov.core.plan import Planner, plan
 from slurm_gov.core.policy import Policy, Pool, Quota, Team, frozen
-from slurm_gov.core.snapshot import Behind, Held, Node, RunState, Snapshot, WaitingJob
+from slurm_gov.core.snapshot import Behind, Held, Mark, Node, RunState, Snapshot, WaitingJob
 
 HOUR = 3600.0
 
@@ -192,6 +192,19 @@ def test_a_large_one_that_comes_later_is_looked_at_too() -> None:
     assert planner.plan(rule, snapshot(2, *HELD, old)).behind == {}
     assert planner.plan(rule, snapshot(2, *HELD, long_ago(LARGE), old)).behind == {11: 10}
     assert planner.plan(rule, snapshot(2, *HELD, old)).behind == {}
+
+
+def test_an_array_of_which_a_task_starts_is_not_told_to_step_back() -> None:
+    """Job 1 left for it, so its next task goes before job 1, which has waited for long. A note on the array would
+    keep that task from starting, and what it was given would lie idle for ever.
+    """
+    tasks = replace(waiting(20, "ant", 2, priority=10, tasks=3), display_id="20_[3-5]")
+    mark = Mark(20, "ant", NOW - 2 * HOUR, NOW - 2 * HOUR, NOW - 3 * HOUR)
+    back = replace(waiting(1, "ant", 3, priority=2000), submit=NOW - 2 * HOUR + 1, mark=mark)
+    asks = replace(tasks, submit=NOW - 3 * HOUR), replace(back, slurm_reason="BeginTime", begin=NOW - 1)
+    decided = plan(policy(team("ant", 8), protect_after=HOUR), snapshot(4, *asks))
+    assert [reason(decided, id)[0] for id in (20, 1)] == [Reason.STARTS_NOW, Reason.NOTHING_TO_BORROW]
+    assert decided.behind == {}
 
 
 def test_nobody_waits_behind_one_whose_nodes_others_hold() -> None:

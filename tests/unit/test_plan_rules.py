@@ -584,6 +584,18 @@ def test_no_job_of_a_team_leaves_for_one_behind_an_easier_one() -> None:
     assert outcome(rules, snapshot(2, *jobs, easy, hard))[0] == {}
 
 
+def test_nor_does_one_of_another_team_for_more_than_its_quota() -> None:
+    """Slurm would start job 8, which may preempt nobody. What the quota covers is the team's, whoever gets it."""
+    jobs = [running(1, "poor", "n1", qos="experiment")]
+    easy = waiting(8, "ant", qos="experiment", priority=2000)
+    hard = waiting(9, "ant", qos="inference", priority=1000)
+    for quota, alone, behind in ((0, {1: 9}, {}), (8, {1: 9}, {1: 9})):
+        ant = team("ant", quota, borrow_preempts=BorrowPreempts(), reclaim=Reclaim.LOWER_PRIORITY)
+        rules = policy(ant, team("poor", 0), team("owner", 8 - quota))
+        assert outcome(rules, snapshot(1, *jobs, hard))[0] == alone
+        assert outcome(rules, snapshot(1, *jobs, easy, hard))[0] == behind
+
+
 LAB = frozen({"lab": Cohort("lab", None, frozen({}))})
 
 

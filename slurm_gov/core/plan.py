@@ -27,7 +27,7 @@ from slurm_gov.core.fairness import fair_search
 from slurm_gov.core.memory import Holdings, Memory
 from slurm_gov.core.owed import unpaid
 from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, WithinTeam, frozen
-from slurm_gov.core.queue import Ask, Batch, Heads, Wish, from_the_end, in_line
+from slurm_gov.core.queue import Ask, Batch, Heads, Place, Wish, from_the_end, in_line
 from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
 from slurm_gov.core.shares import Amounts
@@ -373,8 +373,9 @@ class _Cycle:
         return False
 
     def _others_would_take_it(self, batch: Batch, chosen: tuple[Candidate, ...]) -> bool:
-        """Whether Slurm would give what the victims leave to jobs of the team that are ahead in line and were passed
-        over, so that there would be nothing left for this one.
+        """Whether others of the team would get what the victims leave, so that there would be nothing left for this
+        one: if it borrows, those that the quota covers then; and those ahead in line that were passed over, for Slurm
+        would start them.
 
         They may be ones that policy lets preempt nobody. Then this one would preempt again, and so on. What others
         leave for its team's quota is the team's, whichever of its jobs gets it.
@@ -383,22 +384,28 @@ class _Cycle:
         with self.working.trial():
             for candidate in chosen:
                 self.working.remove(candidate.victim)
-            if not own and self.shares.within_quota(batch.team, batch.amounts):
+            borrows = not self.shares.within_quota(batch.team, batch.amounts)
+            if not own and not borrows:
                 return False
-            ahead_of_it: list[tuple[Wish, Batch]] = []
+            first: list[tuple[bool, Place, Wish, Batch]] = []  # whether it may borrow: those who do not come first
             for other in self.queue.of_team[batch.team].values():
-                if other.failed and other.place < batch.place and not other.amounts.keys().isdisjoint(batch.amounts):
+                if other is batch or other.amounts.keys().isdisjoint(batch.amounts):
+                    continue
+                if borrows and self.shares.within_quota(other.team, other.amounts):
+                    first += [(False, wish.place, wish, other) for wish in other.wishes[other.index :]]
+                if other.failed and other.place < batch.place:
                     before = bisect_left(other.wishes, batch.place, key=_place)
-                    ahead_of_it += [(wish, other) for wish in other.wishes[other.index : before]]
-            full: set[Batch] = set()  # room only becomes less
-            for wish, other in sorted(ahead_of_it, key=lambda one: one[0].place):
-                tasks = 0 if other in full else wish.tasks
+                    first += [(True, wish.place, wish, other) for wish in other.wishes[other.index : before]]
+            full: set[tuple[bool, Batch]] = set()  # room only becomes less
+            left: dict[Wish, int] = {}
+            for may_borrow, _, wish, other in sorted(first, key=lambda one: one[:2]):
+                tasks = 0 if (may_borrow, other) in full else left.get(wish, wish.tasks)
                 while tasks:
                     held = self._would_start(other)
-                    if held is None:
-                        full.add(other)
+                    if held is None or not (may_borrow or self.shares.within_quota(other.team, other.amounts)):
+                        full.add((may_borrow, other))
                         break
-                    tasks -= 1
+                    tasks = left[wish] = tasks - 1
                     self.shares.add(other.team, other.amounts)
                     self.later.take(held)
                     if self._would_start(batch) is None:

@@ -863,13 +863,23 @@ PLAN = _in(
         "        for job in ():\n",
     ),
     (
+        "what one's own victims leave goes to another that the quota covers",
+        "                if borrows and self.shares.within_quota(other.team, other.amounts):\n",
+        "                if False:\n",
+    ),
+    (
+        "all of an array are within the quota if one is",
+        " or not (may_borrow or self.shares.within_quota(other.team, other.amounts)):",
+        ":",
+    ),
+    (
         "the place of others' victims goes to who is ahead",
-        "            if not own and self.shares.within_quota(batch.team, batch.amounts):\n",
+        "            if not own and not borrows:\n",
         "            if not own:\n",
     ),
     (
         "what others leave for a quota must be for one job of it",
-        "            if not own and self.shares.within_quota(batch.team, batch.amounts):\n",
+        "            if not own and not borrows:\n",
         "            if False:\n",
     ),
     (
@@ -1084,8 +1094,8 @@ PLAN = _in(
     ),
     (
         "others are not thought of in line",
-        "            for wish, other in sorted(ahead_of_it, key=lambda one: one[0].place):\n",
-        "            for wish, other in ahead_of_it:\n",
+        "for may_borrow, _, wish, other in sorted(first, key=lambda one: one[:2]):\n",
+        "for may_borrow, _, wish, other in first:\n",
     ),
     (
         "who waits in one pool is waited for in all",

@@ -213,9 +213,13 @@ def test_while_jobs_come_and_go_owners_get_their_place_and_nobody_leaves_in_vain
             rule(before, decided)
         if not changed and not any(run.job.state is RunState.COMPLETING for run in slurm.runs.values()):
             nothing_idle_that_somebody_may_have(slurm)
-        # Within a team jobs that come later may be ahead in line, and Slurm gives them the place.
-        left_for = {one.beneficiary for one in decided.preempt if one.team != one.beneficiary_team}
-        taken = {id: taken.get(id, 0) + 1 for id in taken.keys() | left_for if id in slurm.waiting}
+        # Within a team jobs that come later may be ahead in line, and Slurm gives them the place; an owner may take
+        # that of one that borrows.
+        others = {one.beneficiary for one in decided.preempt if one.team != one.beneficiary_team}
+        left_for = {job.id for job in before.snapshot.waiting if job.id in others and _within_quota(before, job)}
+        # For whom one was spared after all, nobody has left.
+        kept_for = {job.mark.beneficiary for job in before.snapshot.running if job.id in decided.spare} - left_for
+        taken = {id: taken.get(id, 0) + 1 for id in taken.keys() | left_for if id in slurm.waiting.keys() - kept_for}
         assert max(taken.values(), default=0) <= AT_MOST, f"left for in vain: {taken}"
         waits = {id: waits.get(id, 0) + 1 for id in _first_within_quota(slurm)}
         assert max(waits.values(), default=0) <= AT_MOST, f"within their quotas: {waits}"
@@ -224,12 +228,15 @@ def test_while_jobs_come_and_go_owners_get_their_place_and_nobody_leaves_in_vain
 
 def _first_within_quota(slurm: Slurm) -> set[int]:
     """Of each team and pool the first job in line, if its quota covers it and nothing else holds it."""
-    look, found = slurm.look(), {}
-    use = use_of(slurm.policy, look, look.running)
-    for job in sorted(look.waiting, key=lambda job: (-job.priority, job.id)):
-        pool = pool_of(slurm.policy, job)
-        place = job.account, pool.name
+    now, found = World(slurm.policy, slurm.look()), {}
+    for job in sorted(now.snapshot.waiting, key=lambda job: (-job.priority, job.id)):
+        place = job.account, pool_of(slurm.policy, job).name
         if place not in found and not job.held_back:
-            within = use[place] + wanted(job) <= quota_of(slurm.policy, *place).nominal
-            found[place] = job.id if within else 0
+            found[place] = job.id if _within_quota(now, job) else 0
     return set(found.values()) - {0}
+
+
+def _within_quota(world: World, job: WaitingJob) -> bool:
+    place = job.account, pool_of(world.policy, job).name
+    use = use_of(world.policy, world.snapshot, world.snapshot.running)
+    return use[place] + wanted(job) <= quota_of(world.policy, *place).nominal

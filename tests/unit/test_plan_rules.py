@@ -596,6 +596,21 @@ def test_nor_does_one_of_another_team_for_more_than_its_quota() -> None:
         assert outcome(rules, snapshot(1, *jobs, easy, hard))[0] == behind
 
 
+def test_no_job_of_a_team_leaves_for_one_that_borrows_where_the_quota_would_go_to_another() -> None:
+    """When both had left, the quota of 8 would cover job 10, and job 9 could not have 16 beside it; or it could."""
+    rules = policy(team("ant", 8, preempt_within_team=WithinTeam.LOWER_PRIORITY), team("bee", 8))
+    jobs = [running(1, "ant", "n1", qos="experiment"), running(2, "ant", "n2", qos="experiment")]
+    large, small = waiting(9, "ant", 2, qos="inference", priority=1000), waiting(10, "ant", qos="experiment")
+    assert outcome(rules, snapshot(2, *jobs, large))[0] == {1: 9, 2: 9}
+    assert outcome(rules, snapshot(2, *jobs, large, small))[0] == {}
+    assert outcome(rules, snapshot(2, *jobs, large, replace(small, tasks=3)))[0] == {}
+    there = on(large, required_nodes=frozenset({"n1", "n2"}))
+    elsewhere = on(replace(small, tasks=9), excluded_nodes=there.request.required_nodes)
+    assert outcome(rules, snapshot(3, *jobs, there, elsewhere))[0] == {1: 9, 2: 9}
+    limited = policy(team("ant", 8, borrow=16, preempt_within_team=WithinTeam.LOWER_PRIORITY), team("bee", 24))
+    assert outcome(limited, snapshot(4, *jobs, there, elsewhere))[0] == {1: 9, 2: 9}, "only one task is its own"
+
+
 LAB = frozen({"lab": Cohort("lab", None, frozen({}))})
 
 

@@ -257,7 +257,6 @@ def test_the_invariants_hold_in_a_storm(stormy: Storm, tmp_path: Path) -> None:
         time.sleep(max(0.0, began + 1 - time.monotonic()))
     submitting.join()
     took = time.monotonic() - stormy.began
-    _neither_lost_nor_doubled(stormy)
     watch.judge_takings(stormy.runs())
     borrowed = {f"{team} {pool}": most for (team, pool), most in watch.most_borrowed.items() if most}
     kinds = Counter(wish.kind for wish in stormy.submitted.values())
@@ -271,6 +270,7 @@ def test_the_invariants_hold_in_a_storm(stormy: Storm, tmp_path: Path) -> None:
         log = stormy.sandbox.log("slurm-govd")
         kept = shutil.copy2(log, tmp_path / log.name)
         raise AssertionError("\n".join([*watch.broken, f"what slurm-govd said: {kept}"]))
+    _neither_lost_nor_doubled(stormy)
     assert changed == len(changes)
     assert watch.preempted, "nobody was preempted: this was no storm"
     assert len(borrowed) >= 3
@@ -283,7 +283,10 @@ def _neither_lost_nor_doubled(stormy: Storm) -> None:
     stormy.cluster.until(lambda: _ended(stormy) >= wanted, f"accounting knows the end of {wanted} jobs", 60)
     records: dict[int, list[Run]] = {}
     for run in stormy.runs():
-        records.setdefault(run.job, []).append(run)
+        # Slurm starts a het job's components one by one, and takes it back at once if one of them cannot.
+        taken_back = run.het and run.state == "PENDING" and run.start == run.end
+        if not taken_back:
+            records.setdefault(run.job, []).append(run)
     assert len(records) == wanted
     for job, runs in records.items():
         # Who ends in its grace period, by our signal or not, is requeued: Slurm 26.05 still calls that run COMPLETED.

@@ -66,7 +66,8 @@ class Victim:
 @dataclass(frozen=True, slots=True)
 class Preemptor:
     """The waiting job that looks for victims. ``amounts`` is per resource; ``contested`` are the resources
-    that somebody must give up for it. ``job`` is its id, if nobody is to leave twice for it, else 0.
+    that somebody must give up for it. ``job`` is its id, if nobody is to leave twice for it, else 0; ``left`` is when
+    it was last told to leave itself, if it ever was.
     """
 
     team: str
@@ -75,6 +76,7 @@ class Preemptor:
     amounts: Amounts
     contested: frozenset[Resource]
     job: int = 0
+    left: float = -inf
 
 
 class Claim(StrEnum):
@@ -531,8 +533,12 @@ def _may_take_own(rule: WithinTeam, preemptor: Preemptor, victim: Victim) -> boo
 
 
 def has_left_for(victim: Victim, preemptor: Preemptor) -> bool:
-    """Whether an earlier run of it left for this very job since that began to wait: it is not asked to again."""
-    return preemptor.job != 0 and victim.left_for.get(preemptor.job, -inf) >= preemptor.submit
+    """Whether an earlier run of it left for this very job since that began to wait: it is not asked to again. Nor if
+    that one was preempted itself since, and waits anew for that: three would take turns for ever, each with a right
+    of its own to the place of the next.
+    """
+    at = victim.left_for.get(preemptor.job) if preemptor.job else None
+    return at is not None and (at >= preemptor.submit or at <= preemptor.left)
 
 
 def uses(victim: Victim, preemptor: Preemptor) -> bool:

@@ -379,13 +379,18 @@ VICTIMS = _in(
     ),
     (
         "who has left for a job is asked to leave for it again",
-        "    return preemptor.job != 0 and victim.left_for.get(preemptor.job, -inf) >= preemptor.submit",
+        "    return at is not None and (at >= preemptor.submit or at <= preemptor.left)",
         "    return False",
     ),
     (
         "who left for a job is not asked by it when it waits anew",
-        "victim.left_for.get(preemptor.job, -inf) >= preemptor.submit",
-        "preemptor.job in victim.left_for",
+        "at is not None and (at >= preemptor.submit or at <= preemptor.left)",
+        "at is not None",
+    ),
+    (
+        "who left for a job leaves for it again when that has left itself",
+        " or at <= preemptor.left)",
+        ")",
     ),
     (
         "jobs with candidates of their own count as the same",
@@ -1128,8 +1133,23 @@ PLAN = _in(
         "if any(job.id in owed for job in one.jobs)]",
     ),
     (
-        "one job of an array had its victims, so none has any more",
+        "who was spared has left, and is not left for again",
+        "left = -inf if job.mark is None or job.mark.spared else job.mark.since",
+        "left = -inf if job.mark is None else job.mark.since",
+    ),
+    (
+        "who left for a job before that left itself leaves for it when it waits anew",
+        "left = -inf if job.mark is None or job.mark.spared else job.mark.since",
+        "left = -inf",
+    ),
+    (
+        "for a task of an array that was requeued a job may leave twice",
+        'once = 0 if job.tasks > 1 or job.display_id.startswith(f"{job.id}_") else job.id',
         'once = 0 if job.tasks > 1 or "_" in job.display_id else job.id',
+    ),
+    (
+        "one job of an array had its victims, so none has any more",
+        'once = 0 if job.tasks > 1 or job.display_id.startswith(f"{job.id}_") else job.id',
         "once = job.id",
     ),
     (

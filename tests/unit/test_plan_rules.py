@@ -372,12 +372,25 @@ def test_nobody_is_asked_to_leave_again_for_the_job_for_which_it_left() -> None:
         replace(waits, id=11),
         replace(waits, submit=NOW - 50),
         replace(waits, tasks=2, display_id="10_[1-2]"),
+        replace(waits, display_id="10_[2]"),
     ):
         assert victims(plan(rules, snapshot(1, back, job))) == [1]
+    assert victims(plan(rules, snapshot(1, back, replace(waits, display_id="9_2")))) == [], "a task on its own"
     own = policy(team("owner", 8))
     mine = replace(back, account="owner", qos="experiment")
     assert victims(plan(own, snapshot(1, mine, replace(waits, qos="inference")))) == []
     assert victims(plan(own, snapshot(1, mine, replace(waits, id=11, qos="inference")))) == [1]
+
+
+def test_nor_when_that_one_has_run_and_was_preempted_itself() -> None:
+    """Else three would take turns: each has a right to the place of the next."""
+    rules = policy(team("owner", 8), team("guest", 0))
+    back = running(1, "guest", "n1", start=NOW - 5, preempted=(Preempted(NOW - 100, 10),))
+    waits, mark = waiting(10, "owner", submit=NOW - 50), Mark(20, "third", NOW - 60, NOW - 50, NOW - 90)
+    assert victims(plan(rules, snapshot(1, back, replace(waits, mark=mark)))) == []
+    # It was preempted before that, and is requeued for another reason; or it was spared.
+    for other in (replace(mark, since=NOW - 110), replace(mark, spared=True)):
+        assert victims(plan(rules, snapshot(1, back, replace(waits, mark=other)))) == [1]
 
 
 def test_what_newer_jobs_would_leave_is_not_taken_for_a_job_behind_another_like_it() -> None:

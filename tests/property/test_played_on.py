@@ -10,10 +10,10 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from slurm_model import CYCLE, Slurm
 from test_one_cycle import RULES
-from worlds import NOW, World, nodes_of, pick, policies, waiting_of
+from worlds import CLASSES, NOW, POOLS, World, nodes_of, pick, policies, waiting_of
 
 from slurm_gov.core.decision import Reason
-from slurm_gov.core.policy import Preemption, Reclaim, WithinTeam, frozen
+from slurm_gov.core.policy import Policy, Preemption, Quota, Rebalance, Reclaim, Team, WithinTeam, frozen
 from slurm_gov.core.snapshot import Node, Request, RunState, WaitingJob
 
 SETTLED = 3  # so many cycles without a change
@@ -110,6 +110,32 @@ def test_it_comes_to_rest_with_nothing_idle(storm):
     run_storm(slurm, storm.arrivals)
     settle(slurm, 200)
     nothing_idle_that_somebody_may_have(slurm)
+
+
+def test_three_do_not_take_turns_for_ever():
+    """Job 2 may take the place of job 3, of its team and a lower class; the array's second task that of job 2,
+    for ant has the smaller share; and job 3 is within bee's quota.
+    """
+    newer = WithinTeam.LOWER_OR_NEWER_EQUAL_PRIORITY
+    ant = Team("ant", frozen({"h100": Quota(8)}), fair_share_weight=1, preempt_within_team=newer)
+    bee = Team("bee", frozen({"h100": Quota(4, borrow=4)}), preempt_within_team=newer)
+    rules = Policy(
+        frozen({"h100": POOLS["h100"]}),
+        frozen({"ant": ant, "bee": bee, "cat": Team("cat", frozen({"h100": Quota(8)}))}),
+        priority_classes=frozen(CLASSES),
+        rebalance=Rebalance.INITIAL_SHARE,
+        lend_unallocated=False,
+        preemption=Preemption(grace=0.0),
+    )
+    partitions, tres = POOLS["h100"].partitions, POOLS["h100"].tres
+    nodes = [Node(name, partitions, frozen({tres: 8}), 64, 1_000_000) for name in ("n1", "n2")]
+    slurm = Slurm(rules, nodes, dict.fromkeys(rules.teams, "root"), NOW)
+    asks = [("1_[1-2]", "ant", "inference", 8, 2), ("2", "bee", "inference", 8, 1), ("3", "bee", "training", 4, 1)]
+    for id, (display_id, team, qos, gpus, tasks) in enumerate(asks, 1):
+        request = Request(frozen({tres: gpus}), gpus_per_node=gpus)
+        slurm.submit(WaitingJob(id, display_id, "bob", team, partitions, qos, 10, NOW, request, tasks), 10**6)
+    settle(slurm, 50)
+    assert slurm.requeues == {2: 1, 3: 1}
 
 
 @settings(max_examples=250)

@@ -305,9 +305,11 @@ class Invariants:
                 seconds = range(since - LOOKED, since + 2)
                 most = max(sum(one.gpus for one in held if one.start <= at + 1 and one.end >= at) for at in seconds)
                 now = [one for one in takings if one.since == since]
-                # Those of earlier decisions that have not left yet.
-                stay = {run.het or run.job for run in held if run.start < since and run.end > since + 1}
-                before = [one for one in takings if one.since < since and not one.spared and one.whole in stay]
+                # Those of earlier decisions that have not left yet, in the run in which they were told to.
+                stay = [run for run in held if run.start < since and run.end > since + 1]
+                begun = {run.het or run.job: run.start for run in stay}
+                before = [one for one in takings if one.since < since and not one.spared]
+                before = [one for one in before if begun.get(one.whole, since) <= one.since]
                 taken = [one.gpus for one in (*now, *{one.whole: one for one in before}.values())]
                 # Which of them was the last is not seen: the mildest is taken.
                 if most - (sum(taken) - max(taken)) <= now[-1].quota:

@@ -333,8 +333,10 @@ def waiting(
             known = tuple((whole(part), nodes) for part, nodes in parts)
             note = read_unstarted(comment)
             noted = holds(note, now)
-            make = partial(make, note=note, noted=noted)
-            said = (whole(row), kept[row["jobid"]], tasks, comment, lack, any_reserved, known, noted)
+            # Who was given another begin time waits for no reason until Slurm has looked at it again.
+            early = row["reason"] == "None" and (parse.time(row["eligibletime"]) or 0.0) > now
+            make = partial(make, note=note, noted=noted, early=early)
+            said = (whole(row), kept[row["jobid"]], tasks, comment, lack, any_reserved, known, noted, early)
             jobs.append(unchanged.get(("waiting", row["jobid"]), said, make))
     return tuple(jobs)
 
@@ -445,6 +447,7 @@ def _waiting(
     parts: Sequence[tuple[Row, frozenset[str]]] = (),
     note: Unstarted | None = None,
     noted: tuple[bool, bool] = (False, False),
+    early: bool = False,
 ) -> WaitingJob:
     others = [one for one in parts if one[0] is not row] if parts and parts[0][0] is row else []
     submit, begin = parse.time(row["submittime"]) or 0.0, parse.time(row["eligibletime"])
@@ -453,7 +456,8 @@ def _waiting(
     ours = behind is not None and begin is not None and begin <= behind.until + HELD_MARGIN
     # So is what a fault stopped: in a moment it may start, and what it needs is not to be given away.
     back = comes_back(fault, mark, submit, begin)
-    reason = "" if (ours or back) and row["reason"] == "BeginTime" else row["reason"]
+    slurms = "BeginTime" if early else row["reason"]
+    reason = "" if (ours or back) and slurms == "BeginTime" else slurms
     held_back = not_ready(reason, any_reserved) or ("it is held" if row["prioritylong"] == "0" else "")
     if mark is not None and reason == "BeginTime" and has_left(mark, submit, begin):
         held_back = f"it left for job {mark.beneficiary} of team {mark.team}, and "
@@ -476,7 +480,7 @@ def _waiting(
         submit=submit,
         request=_request(row, excluded, text(row["admin_comment"]), bool(parts) or row["hetjobid"] in _NO_HET),
         tasks=max(1, allowed),
-        slurm_reason=row["reason"],
+        slurm_reason=slurms,
         held_back=held_back,
         begin=begin,
         mark=mark,

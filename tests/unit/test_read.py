@@ -263,7 +263,7 @@ def test_what_does_not_add_up_is_not_believed(text: str) -> None:
 
 def waiting(excluded: frozenset[str] = frozenset(), **values: str) -> WaitingJob:
     row = WAITING | {name.replace("_per_", "-per-"): value for name, value in values.items()}
-    (job,) = read.waiting([row], {17: excluded})
+    (job,) = read.waiting([row], {17: excluded}, now=float(row["submittime"]))
     return job
 
 
@@ -543,6 +543,23 @@ def test_a_requeued_job_keeps_its_note_and_waits_for_its_time() -> None:
     assert job.held_back == "it left for job 9 of team product, and waits until that has started"
     job = waiting(**back, eligibletime="1795449999", admin_comment=ours)
     assert job.held_back == "its begin time has not come", "its user's own"
+
+
+def test_who_was_given_another_begin_time_is_not_ready_although_slurm_gives_no_reason_yet() -> None:
+    known, row = Unchanged(), WAITING | {"reason": "None", "eligibletime": "1795448751"}
+
+    def at(now: float, **values: str) -> tuple[str, str]:
+        (job,) = read.waiting([row | values], {}, now=now, unchanged=known)
+        known.looked()
+        return job.slurm_reason, job.held_back
+
+    assert at(1795448750.5) == ("BeginTime", "its begin time has not come")
+    assert at(1795448751.2) == ("None", ""), "also where nothing else has changed"
+    assert at(1795448750.5, reason="Resources") == ("Resources", "")
+    assert at(1795448750.5, eligibletime="N/A") == ("None", "")
+    mark = Mark(9, "product", 1795448600.0, 1795448630.0, 1795448551.0, "why", held=1795448751.0)
+    left = {"submittime": "1795448630", "admin_comment": write_mark("", mark)}
+    assert at(1795448700.0, **left)[1] == "it left for job 9 of team product, and waits until that has started"
 
 
 def test_who_waits_behind_another_by_our_doing_is_demand() -> None:

@@ -46,7 +46,8 @@ class Actions:
     """What to do, in the order to do it.
 
     ``lower`` and ``raise_``: account to TRES to amount. ``spare``: jobs to take our note from. ``warn``: jobs to
-    note and signal, their grace period begins. ``requeue``, ``cancel``: jobs whose grace period is over.
+    note and signal, their grace period begins. ``renote``: jobs that were told to leave for one that needs their place
+    no more, and leave for another. ``requeue``, ``cancel``: jobs whose grace period is over.
     ``requeue_ended``: jobs that our signal stopped. ``nudge``: a waiting job that a raised cap lets start.
     ``release``: requeued jobs and the seconds after which they may start. ``wait_on``: requeued jobs that are to wait
     longer, with the note to make on them. ``step_back``: waiting jobs that are to wait behind another of their team,
@@ -69,6 +70,7 @@ class Actions:
     missing: tuple[str, ...]
     next_deadline: float | None
     unstarted: tuple[tuple[WaitingJob, Unstarted], ...] = ()
+    renote: tuple[Leave, ...] = ()
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
@@ -76,6 +78,7 @@ class Actions:
             self.lower
             or self.spare
             or self.warn
+            or self.renote
             or self.requeue
             or self.cancel
             or self.requeue_ended
@@ -105,15 +108,23 @@ def actions(policy: Policy, snapshot: Snapshot, plan: Plan) -> Actions:
 
     jobs = {job.id: job for job in snapshot.running}
     warn: list[Leave] = []
+    renote: list[Leave] = []
     go: list[Leave] = []
     deadlines: list[float] = []
+    beneficiaries = {one.beneficiary for one in plan.preempt}
     for preempt in plan.preempt:
         job = jobs[preempt.job]
         if job.being_preempted and job.mark is not None:
-            if job.mark.deadline <= snapshot.now:
-                go.append(Leave(job, preempt, job.mark))
+            mark = job.mark
+            # Whom it leaves for is owed its place, and that is told by the note.
+            if mark.beneficiary not in beneficiaries:
+                whom, team = preempt.beneficiary, preempt.beneficiary_team
+                mark = replace(mark, beneficiary=whom, team=team, since=snapshot.now, reason=preempt.reason)
+                renote.append(Leave(job, preempt, mark))
+            if mark.deadline <= snapshot.now:
+                go.append(Leave(job, preempt, mark))
             else:
-                deadlines.append(job.mark.deadline)
+                deadlines.append(mark.deadline)
             continue
         # What has run for less than the grace period has no more to save than that.
         grace = min(policy.preemption.grace, max(0.0, snapshot.now - job.start))
@@ -136,6 +147,7 @@ def actions(policy: Policy, snapshot: Snapshot, plan: Plan) -> Actions:
         lower=lower,
         spare=tuple(jobs[id] for id in plan.spare),
         warn=tuple(warn),
+        renote=tuple(renote),
         requeue=tuple(one for one in go if one.job.requeueable),
         cancel=tuple(one for one in go if not one.job.requeueable),
         requeue_ended=tuple(job for job in snapshot.ended if job.requeueable),

@@ -307,8 +307,9 @@ class _Cycle:
         contested = lacking or frozenset(amounts)
         job = batch.first.job
         # The tasks of an array are one record: that one of them had its victims must not keep the others from theirs.
-        # A task that was requeued is a record of its own.
-        once = 0 if job.tasks > 1 or job.display_id.startswith(f"{job.id}_") else job.id
+        # A task that was requeued is a record of its own; the last one keeps the array's id.
+        many = job.tasks > 1 or (job.mark is None and job.display_id.startswith(f"{job.id}_"))
+        once = 0 if many else job.id
         left = -inf if job.mark is None or job.mark.spared else job.mark.since
         preemptor = Preemptor(batch.team, kind.priority, job.submit, amounts, contested, once, left)
 

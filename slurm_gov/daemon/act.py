@@ -30,6 +30,7 @@ async def act(client: SlurmClient, policy: Policy, actions: Actions, now: float,
     failures += await _each(
         *(_spare(client, job, done) for job in actions.spare),
         *(_warn(client, policy, one, now, done) for one in actions.warn),
+        *(_renote(client, one, done) for one in actions.renote),
     )
     failures += await _each(
         *(_leave(client, one, done) for one in (*actions.requeue, *actions.cancel)),
@@ -61,6 +62,11 @@ async def _warn(client: SlurmClient, policy: Policy, leave: Leave, now: float, d
     if leave.mark.deadline > now:
         # What the job asked for with --signal goes before what the policy sends.
         await client.signal(job.id, job.signal or policy.preemption.signal)
+
+
+async def _renote(client: SlurmClient, leave: Leave, done: Deeds) -> None:
+    await client.mark(leave.job.id, leave.mark)
+    done.leaves_for_another(leave)
 
 
 async def _leave(client: SlurmClient, leave: Leave, done: Deeds) -> None:

@@ -83,6 +83,17 @@ class Deeds:
         )
         self.record(Event(Kind.PREEMPT, preempt.reason, **self._of(leave), after=f"grace {grace:g} s"))
 
+    def leaves_for_another(self, leave: Leave) -> None:
+        """The one that a job was told to leave for needs its place no more, and another does."""
+        log.info(
+            "leaves for another",
+            job=leave.job.display_id,
+            team=leave.preempt.team,
+            beneficiary=leave.preempt.beneficiary_display_id,
+            beneficiary_team=leave.preempt.beneficiary_team,
+            reason=leave.mark.reason,
+        )
+
     def left(self, leave: Leave) -> None:
         """A job was stopped at the end of its grace period."""
         job = leave.job

@@ -15,6 +15,9 @@ def intents(todo: Actions, will: str) -> list[str]:
     ]
     for one in todo.warn:
         lines.append(f"{will} preempt job {one.job.display_id} ({one.preempt.team}): {one.preempt.reason}")
+    for one in todo.renote:
+        whom = one.preempt.beneficiary_display_id
+        lines.append(f"{will} note on job {one.job.display_id} that it leaves for job {whom}: {one.preempt.reason}")
     for one in (*todo.requeue, *todo.cancel):
         verb = "requeue" if one.job.requeueable else "cancel"
         lines.append(f"{will} {verb} job {one.job.display_id} ({one.preempt.team}): its grace period is over")

@@ -1144,12 +1144,17 @@ PLAN = _in(
     ),
     (
         "for a task of an array that was requeued a job may leave twice",
-        'once = 0 if job.tasks > 1 or job.display_id.startswith(f"{job.id}_") else job.id',
-        'once = 0 if job.tasks > 1 or "_" in job.display_id else job.id',
+        'job.tasks > 1 or (job.mark is None and job.display_id.startswith(f"{job.id}_"))',
+        'job.tasks > 1 or (job.mark is None and "_" in job.display_id)',
+    ),
+    (
+        "for the last task of an array that was requeued a job may leave twice",
+        'job.tasks > 1 or (job.mark is None and job.display_id.startswith(f"{job.id}_"))',
+        'job.tasks > 1 or job.display_id.startswith(f"{job.id}_")',
     ),
     (
         "one job of an array had its victims, so none has any more",
-        'once = 0 if job.tasks > 1 or job.display_id.startswith(f"{job.id}_") else job.id',
+        "once = 0 if many else job.id",
         "once = job.id",
     ),
     (
@@ -1593,6 +1598,21 @@ MARKS = _in(
 ACTIONS = _in(
     "actions",
     (
+        "whom a job leaves for is never noted anew",
+        "            if mark.beneficiary not in beneficiaries:\n",
+        "            if False:\n",
+    ),
+    (
+        "whom a job leaves for is noted anew wherever two have changed",
+        "            if mark.beneficiary not in beneficiaries:\n",
+        "            if mark.beneficiary != preempt.beneficiary:\n",
+    ),
+    (
+        "who is owed a place from now on was owed it before it waited",
+        "team=team, since=snapshot.now, reason=preempt.reason)",
+        "team=team, reason=preempt.reason)",
+    ),
+    (
         "who left for an array waits until all its tasks have started",
         "reasons.get(mark.beneficiary) if mark in still else None",
         "plan.decisions.reasons({mark.beneficiary}).get(mark.beneficiary)",
@@ -1629,12 +1649,12 @@ ACTIONS = _in(
     ),
     (
         "the grace period never ends",
-        "if job.mark.deadline <= snapshot.now:",
+        "if mark.deadline <= snapshot.now:",
         "if False:",
     ),
     (
         "the grace period ends at once",
-        "if job.mark.deadline <= snapshot.now:",
+        "if mark.deadline <= snapshot.now:",
         "if True:",
     ),
     (

@@ -101,7 +101,7 @@ class Slurm:
             self.caps[account].update(caps)
         for job in todo.spare:
             self.runs[job.id].job = replace(job, mark=replace(job.mark, spared=True))
-        for leave in todo.warn:
+        for leave in (*todo.warn, *todo.renote):
             self.runs[leave.job.id].job = replace(leave.job, mark=leave.mark)
         for leave in todo.requeue:
             told = Preempted(leave.mark.since, leave.mark.beneficiary)

@@ -10,8 +10,8 @@ import pytest
 from clusters import NOW, TWO, running, snapshot
 
 from slurm_gov.core.actions import actions
-from slurm_gov.core.decision import Plan
-from slurm_gov.core.snapshot import Mark, RunningJob
+from slurm_gov.core.decision import Plan, Preempt
+from slurm_gov.core.snapshot import Mark, Snapshot
 from slurm_gov.daemon.act import act
 from slurm_gov.daemon.deeds import Deeds
 
@@ -29,10 +29,10 @@ class Slurm:
         self.asked += [("requeue", job, None) for job in jobs]
 
 
-def asked(ended: RunningJob) -> list[tuple[str, int, Mark | None]]:
-    slurm, seen = Slurm(), replace(snapshot(8), ended=(ended,))
-    todo = actions(TWO, seen, Plan({}))
-    done = Deeds(TWO, seen, Plan({}), lambda event: None)
+def asked(seen: Snapshot, plan: Plan = Plan({})) -> list[tuple[str, int, Mark | None]]:  # noqa: B008 (it never changes)
+    slurm = Slurm()
+    todo = actions(TWO, seen, plan)
+    done = Deeds(TWO, seen, plan, lambda event: None)
     assert asyncio.run(act(slurm, TWO, todo, NOW, done)) == 0  # type: ignore[arg-type]
     return slurm.asked
 
@@ -41,6 +41,14 @@ def asked(ended: RunningJob) -> list[tuple[str, int, Mark | None]]:
 def test_a_job_that_ended_in_its_grace_period_is_requeued_and_noted_as_having_left(spared: bool) -> None:
     job = running(1, "research", "n1")
     told = Mark(9, "product", NOW - 20, NOW + 10, job.start, "why")
-    changes = asked(replace(job, mark=replace(told, spared=spared)))
+    changes = asked(replace(snapshot(8), ended=(replace(job, mark=replace(told, spared=spared)),)))
     # Slurm takes no note on a job that has ended: only when it waits again.
     assert changes == [("requeue", 1, None), *([("mark", 1, told)] if spared else [])]
+
+
+def test_who_leaves_for_another_now_is_noted_before_it_goes_and_not_signalled_again() -> None:
+    job = running(1, "research", "n1")
+    told = replace(job, mark=Mark(9, "product", NOW - 40, NOW - 10, job.start, "why"))
+    now = Plan({}, (Preempt(1, "1", "research", 10, "10", "product", "takes back 8 of h100"),))
+    mark = replace(told.mark, beneficiary=10, since=NOW, reason="takes back 8 of h100")
+    assert asked(snapshot(8, told), now) == [("mark", 1, mark), ("requeue", 1, None)]

@@ -127,6 +127,21 @@ def test_a_warned_job_is_not_warned_again() -> None:
     assert not todo
 
 
+def test_whom_it_leaves_for_is_noted_anew_when_that_one_needs_it_no_more() -> None:
+    """That is who is owed the place, and what its user reads. Its grace period goes on; there is no second signal."""
+    job, other = warned(running(1, "research", "n1"), 12), warned(running(2, "research", "n2"), -1)
+    todo = made(preempt(1, 98), preempt(2, 97), jobs=[job, other])
+    reason = "takes back 8 of h100"
+    assert [leave.mark for leave in todo.renote] == [
+        replace(job.mark, beneficiary=98, since=NOW, reason=reason),
+        replace(other.mark, beneficiary=97, since=NOW, reason=reason),
+    ]
+    assert [leave.mark for leave in todo.requeue] == [todo.renote[1].mark]
+    assert todo.warn == () and bool(todo)
+    # As long as somebody leaves for that one, which of them is for whom may stay as it was told.
+    assert made(preempt(1, 98), preempt(2, 99), jobs=[job, other]).renote == ()
+
+
 @pytest.mark.parametrize("late", [0.0, 0.1, 1000.0])
 def test_when_its_grace_period_is_over_it_is_requeued(late: float) -> None:
     job = warned(running(1, "research", "n1"), -late)

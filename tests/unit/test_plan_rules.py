@@ -388,6 +388,8 @@ def test_nor_when_that_one_has_run_and_was_preempted_itself() -> None:
     back = running(1, "guest", "n1", start=NOW - 5, preempted=(Preempted(NOW - 100, 10),))
     waits, mark = waiting(10, "owner", submit=NOW - 50), Mark(20, "third", NOW - 60, NOW - 50, NOW - 90)
     assert victims(plan(rules, snapshot(1, back, replace(waits, mark=mark)))) == []
+    last_task = replace(waits, mark=mark, display_id="10_9")
+    assert victims(plan(rules, snapshot(1, back, last_task))) == []
     # It was preempted before that, and is requeued for another reason; or it was spared.
     for other in (replace(mark, since=NOW - 110), replace(mark, spared=True)):
         assert victims(plan(rules, snapshot(1, back, replace(waits, mark=other)))) == [1]

@@ -46,8 +46,8 @@ class Actions:
     """What to do, in the order to do it.
 
     ``lower`` and ``raise_``: account to TRES to amount. ``spare``: jobs to take our note from. ``warn``: jobs to
-    note and signal, their grace period begins. ``renote``: jobs that were told to leave for one that needs their place
-    no more, and leave for another. ``requeue``, ``cancel``: jobs whose grace period is over.
+    note and signal, their grace period begins. ``renote``: jobs that were told to leave for one that needs their
+    place no more, and leave for another. ``requeue``, ``cancel``: jobs whose grace period is over.
     ``requeue_ended``: jobs that our signal stopped. ``nudge``: a waiting job that a raised cap lets start.
     ``release``: requeued jobs and the seconds after which they may start. ``wait_on``: requeued jobs that are to wait
     longer, with the note to make on them. ``step_back``: waiting jobs that are to wait behind another of their team,

@@ -107,6 +107,7 @@ class _Cycle:
         self.held: dict[tuple[str, Resource], tuple[int, str]] = {}  # in words, of a version of the team
         self.own: dict[str, dict[int, Amounts]] = {}  # what a team's jobs hold that may leave, by class, as it is
         self.freed = 0  # how often something was given back
+        self.owed: set[int] = set()
         self.losers: set[str] = set()
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
@@ -132,7 +133,7 @@ class _Cycle:
         owed = self._owed()
         self._serve_owners(owed)
         for batch in owed:
-            if not batch.done and not self._waits_behind(batch):
+            if self._is_owed(batch) and not self._waits_behind(batch):
                 self._serve_owed(batch)
         self._serve_borrowers()
         self._serve_last()
@@ -234,7 +235,7 @@ class _Cycle:
         while line:
             place, batch = line[0]
             for one in soon.get(batch.team, ()):
-                if not one.done and one.place < place and not self._waits_behind(one):
+                if self._is_owed(one) and one.place < place and not self._waits_behind(one):
                     self._serve_owed(one)
             if not self._waits_behind(batch):
                 self._serve_owner(batch)
@@ -530,9 +531,13 @@ class _Cycle:
         left: list[RunningJob | WaitingJob] = [wish.job for wish in self.queue.marked]
         for jobs in (self.snapshot.ended, self.holdings.being_preempted()):
             left += [job for job in jobs if job.being_preempted]
-        owed = {mark.beneficiary for mark in unpaid(self.snapshot, left)}
-        batches = [one for one in self.queue.batches() if one.first.job.id in owed] if owed else []
+        self.owed = {mark.beneficiary for mark in unpaid(self.snapshot, left)}
+        batches = filter(self._is_owed, self.queue.batches()) if self.owed else ()
         return sorted(batches, key=lambda one: one.place)
+
+    def _is_owed(self, batch: Batch) -> bool:
+        """Whether its first job is, of those that still look for a place."""
+        return not batch.done and batch.first.job.id in self.owed
 
     def _serve_owed(self, batch: Batch) -> None:
         """One task of a job beyond its team's quota that others had to leave for: room that will be there without

@@ -1054,8 +1054,13 @@ PLAN = _in(
     ),
     (
         "who is owed a place stands in line with the others",
-        "        for batch in owed:\n            if not batch.done",
-        "        for batch in ():\n            if not batch.done",
+        "        for batch in owed:\n            if self._is_owed(batch)",
+        "        for batch in ():\n            if self._is_owed(batch)",
+    ),
+    (
+        "what was owed to one is owed to the next of its kind",
+        "            if self._is_owed(batch) and not self._waits_behind(batch):\n",
+        "            if not batch.done and not self._waits_behind(batch):\n",
     ),
     (
         "later jobs of the team within the quota go before who is owed a place",
@@ -1064,8 +1069,8 @@ PLAN = _in(
     ),
     (
         "all of the team within the quota go behind who is owed a place",
-        "if not one.done and one.place < place and not self._waits_behind(one):",
-        "if not one.done and not self._waits_behind(one):",
+        "if self._is_owed(one) and one.place < place and not self._waits_behind(one):",
+        "if self._is_owed(one) and not self._waits_behind(one):",
     ),
     (
         "who is owed a place goes before its team's quota though it will still borrow",
@@ -1129,8 +1134,8 @@ PLAN = _in(
     ),
     (
         "who is ahead of who is owed a place is owed it as well",
-        "if one.first.job.id in owed]",
-        "if any(job.id in owed for job in one.jobs)]",
+        "return not batch.done and batch.first.job.id in self.owed",
+        "return not batch.done and any(job.id in self.owed for job in batch.jobs)",
     ),
     (
         "who was spared has left, and is not left for again",

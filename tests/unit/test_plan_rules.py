@@ -207,6 +207,19 @@ def test_who_others_have_left_for_is_served_before_all_other_borrowers() -> None
     assert decision(plan(rules, snapshot(2, free[0], free[2], gone)), 11).reason is Reason.STARTS_NOW
 
 
+@pytest.mark.parametrize("quota", [0, 16])
+def test_what_is_owed_to_one_is_not_owed_to_the_next_like_it(quota: int) -> None:
+    """Job 10 has the place that job 1 left, within its team's quota or not; the other node goes to ant, with less."""
+    rules = policy(team("ant", 0), team("bee", quota), team("absent", 24 - quota))
+    gone = replace(
+        waiting(1, "bee"), mark=Mark(10, "bee", NOW - 30, NOW - 1, NOW - 900), held_back="its begin time has not come"
+    )
+    bees = [waiting(10, "bee", priority=2000), waiting(12, "bee", priority=1000)]
+    decided = plan(rules, snapshot(3, running(2, "bee", "n1"), gone, *bees, waiting(11, "ant", priority=3000)))
+    assert [decision(decided, job).reason for job in (10, 11)] == [Reason.STARTS_NOW] * 2
+    assert decision(decided, 12).reason is Reason.NOTHING_TO_BORROW
+
+
 def test_nobody_else_leaves_for_a_job_whose_place_is_being_left() -> None:
     """Job 1 leaves for job 10, and is ending: job 2 has nothing to do with it."""
     rules = policy(team("ant", 8), team("absent", 8))

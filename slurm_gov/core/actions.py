@@ -111,13 +111,16 @@ def actions(policy: Policy, snapshot: Snapshot, plan: Plan) -> Actions:
     renote: list[Leave] = []
     go: list[Leave] = []
     deadlines: list[float] = []
+    told = any(jobs[one.job].being_preempted for one in plan.preempt)
+    waits = {job.id for job in snapshot.waiting} if told else set()
     beneficiaries = {one.beneficiary for one in plan.preempt}
     for preempt in plan.preempt:
         job = jobs[preempt.job]
         if job.being_preempted and job.mark is not None:
             mark = job.mark
-            # Whom it leaves for is owed its place, and that is told by the note.
-            if mark.beneficiary not in beneficiaries:
+            # Whom it leaves for is owed its place, and that is told by the note. Until it goes that may change often.
+            final = mark.deadline <= snapshot.now or mark.beneficiary not in waits
+            if final and mark.beneficiary not in beneficiaries:
                 whom, team = preempt.beneficiary, preempt.beneficiary_team
                 mark = replace(mark, beneficiary=whom, team=team, since=snapshot.now, reason=preempt.reason)
                 renote.append(Leave(job, preempt, mark))

@@ -72,6 +72,8 @@ class Planner:
 
 
 _place = attrgetter("place")
+SETTLING = 20.0
+"""Seconds for which nobody borrows ahead of a job for which others have left: mostly it has started long before."""
 _NOT_LOOKED: tuple[int, tuple[Held, ...]] = (-1, ())
 
 
@@ -108,6 +110,10 @@ class _Cycle:
         self.own: dict[str, dict[int, Amounts]] = {}  # what a team's jobs hold that may leave, by class, as it is
         self.freed = 0  # how often something was given back
         self.owed: set[int] = set()
+        self.left_for: set[int] = set()  # of these, those for which others have left just now
+        self.settling: list[
+            tuple[Place, str, tuple[Held, ...]]
+        ] = []  # the place in line of such a one, and its nodes
         self.losers: set[str] = set()
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
@@ -431,7 +437,7 @@ class _Cycle:
             and node.usable
             and any(eligible(one.request, node, partition) for one in form.parts for partition in one.partitions)
         )
-        self.may_use[form][name] = usable
+        self.may_use.setdefault(form, {})[name] = usable
         return usable
 
     def _take_place_of(self, batch: Batch, found: _Chosen) -> None:
@@ -531,7 +537,9 @@ class _Cycle:
         left: list[RunningJob | WaitingJob] = [wish.job for wish in self.queue.marked]
         for jobs in (self.snapshot.ended, self.holdings.being_preempted()):
             left += [job for job in jobs if job.being_preempted]
-        self.owed = {mark.beneficiary for mark in unpaid(self.snapshot, left)}
+        marks = unpaid(self.snapshot, left)
+        self.owed = {mark.beneficiary for mark in marks}
+        self.left_for = {mark.beneficiary for mark in marks if self.snapshot.now - mark.deadline < SETTLING}
         batches = filter(self._is_owed, self.queue.batches()) if self.owed else ()
         return sorted(batches, key=lambda one: one.place)
 
@@ -713,11 +721,27 @@ class _Cycle:
         if self._comes_within(batch):
             self._serve_owner(batch)
         elif ask.held is not None and ask.outcome is not None:
-            self._start(batch, ask.held, ask.outcome)
+            if (one := self._would_come_before(batch)) is not None:
+                why = "beyond {}; it may borrow when job {}, for which others have left, has started"
+                self._fail(batch, (Reason.NOTHING_TO_BORROW, why, (self._quota_use(batch), one)))
+            else:
+                self._start(batch, ask.held, ask.outcome)
         elif self._worth_a_search(batch) and (victims := self._victims(batch)) is not None:
             self._take_place_of(batch, victims)
         else:
             self._fail_to_borrow(batch, ask)
+
+    def _would_come_before(self, batch: Batch) -> str | None:
+        """The job that has just been given what others left, and that Slurm would start after this one, perhaps when
+        this one has taken its nodes: which of those that are free Slurm takes nobody can tell. Others would have to
+        leave again. It is soon over: a start takes seconds.
+        """
+        if self._is_owed(batch):
+            return None
+        for place, job, held in self.settling:
+            if batch.place < place and any(self._may_use(batch.form, one.node) for one in held):
+                return job
+        return None
 
     def _comes_within(self, batch: Batch) -> bool:
         """Whether its team's quota covers it now that others of the team have to leave."""
@@ -801,6 +825,8 @@ class _Cycle:
         if outcome[0] is Reason.STARTS_NOW:
             self.shares_now.add(batch.team, batch.amounts)
             self.now.take(held)
+            if batch.first.job.id in self.left_for:
+                self.settling.append((batch.place, batch.first.job.display_id, held))
         else:
             # What it gets from those who leave, it need not take from what is free already.
             self.now.no_more_than(self.later, held)

@@ -854,8 +854,8 @@ PLAN = _in(
     ),
     (
         "nodes are given twice",
-        "            self.now.take(held)\n        else",
-        "            pass\n        else",
+        "            self.now.take(held)\n            if batch.first",
+        "            if batch.first",
     ),
     (
         "a start leaves the rest of what is free alone",
@@ -1056,6 +1056,31 @@ PLAN = _in(
         "who is owed a place stands in line with the others",
         "        for batch in owed:\n            if self._is_owed(batch)",
         "        for batch in ():\n            if self._is_owed(batch)",
+    ),
+    (
+        "others borrow ahead of one for which somebody has just left",
+        "            if batch.first.job.id in self.left_for:\n",
+        "            if False:\n",
+    ),
+    (
+        "nobody borrows while one for which somebody has just left has not started",
+        "            if batch.place < place and any(self._may_use(",
+        "            if any(self._may_use(",
+    ),
+    (
+        "nobody borrows ahead of it, wherever its nodes are",
+        " and any(self._may_use(batch.form, one.node) for one in held):",
+        ":",
+    ),
+    (
+        "nobody borrows ahead of one for which somebody left, for ever",
+        " if self.snapshot.now - mark.deadline < SETTLING}",
+        "}",
+    ),
+    (
+        "who is owed a place waits for another that is",
+        "        if self._is_owed(batch):\n            return None\n",
+        "",
     ),
     (
         "what was owed to one is owed to the next of its kind",
@@ -1604,13 +1629,23 @@ ACTIONS = _in(
     "actions",
     (
         "whom a job leaves for is never noted anew",
-        "            if mark.beneficiary not in beneficiaries:\n",
+        "            if final and mark.beneficiary not in beneficiaries:\n",
         "            if False:\n",
     ),
     (
         "whom a job leaves for is noted anew wherever two have changed",
+        "            if final and mark.beneficiary not in beneficiaries:\n",
+        "            if final and mark.beneficiary != preempt.beneficiary:\n",
+    ),
+    (
+        "whom a job leaves for is noted anew whenever the plan changes",
+        "            if final and mark.beneficiary not in beneficiaries:\n",
         "            if mark.beneficiary not in beneficiaries:\n",
-        "            if mark.beneficiary != preempt.beneficiary:\n",
+    ),
+    (
+        "whom a job leaves for is noted anew only when it goes",
+        "final = mark.deadline <= snapshot.now or mark.beneficiary not in waits",
+        "final = mark.deadline <= snapshot.now",
     ),
     (
         "who is owed a place from now on was owed it before it waited",

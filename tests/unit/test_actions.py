@@ -138,8 +138,12 @@ def test_whom_it_leaves_for_is_noted_anew_when_that_one_needs_it_no_more() -> No
     ]
     assert [leave.mark for leave in todo.requeue] == [todo.renote[1].mark]
     assert todo.warn == () and bool(todo)
-    # As long as somebody leaves for that one, which of them is for whom may stay as it was told.
+    # As long as somebody leaves for that one, which of them is for whom may stay as it was told; and as long as that
+    # one waits, until the grace period is over: the plan may change its mind.
     assert made(preempt(1, 98), preempt(2, 99), jobs=[job, other]).renote == ()
+    plan_now = Plan({}, (preempt(1, 98), preempt(2, 97)))
+    todo = actions(with_grace(30), cluster(job, other, waiting(99, "product")), plan_now)
+    assert [leave.job.id for leave in todo.renote] == [2]
 
 
 @pytest.mark.parametrize("late", [0.0, 0.1, 1000.0])

@@ -209,15 +209,39 @@ def test_who_others_have_left_for_is_served_before_all_other_borrowers() -> None
 
 @pytest.mark.parametrize("quota", [0, 16])
 def test_what_is_owed_to_one_is_not_owed_to_the_next_like_it(quota: int) -> None:
-    """Job 10 has the place that job 1 left, within its team's quota or not; the other node goes to ant, with less."""
-    rules = policy(team("ant", 0), team("bee", quota), team("absent", 24 - quota))
+    """Job 10 has the place that job 1 left, within its team's quota or not; the other node goes to ant, by weight."""
+    rules = policy(team("ant", 0, fair_share_weight=1), team("bee", quota), team("absent", 24 - quota))
     gone = replace(
         waiting(1, "bee"), mark=Mark(10, "bee", NOW - 30, NOW - 1, NOW - 900), held_back="its begin time has not come"
     )
     bees = [waiting(10, "bee", priority=2000), waiting(12, "bee", priority=1000)]
-    decided = plan(rules, snapshot(3, running(2, "bee", "n1"), gone, *bees, waiting(11, "ant", priority=3000)))
+    decided = plan(rules, snapshot(3, running(2, "bee", "n1"), gone, *bees, waiting(11, "ant", priority=500)))
     assert [decision(decided, job).reason for job in (10, 11)] == [Reason.STARTS_NOW] * 2
     assert decision(decided, 12).reason is Reason.NOTHING_TO_BORROW
+
+
+def test_nobody_borrows_ahead_of_one_that_is_about_to_start_where_others_have_left_for_it() -> None:
+    """Slurm starts job 11 first, which is ahead in line, and perhaps on the node that job 1 left for job 10: others
+    would have to leave for job 10 again.
+    """
+    rules = policy(team("ant", 0), team("bee", 8), team("absent", 8))
+    mark = Mark(10, "bee", NOW - 30, NOW - 19, NOW - 900)
+    gone = replace(waiting(1, "ant", mark=mark), held_back="its begin time has not come")
+    owed, ahead = waiting(10, "bee", priority=2000), waiting(11, "ant", priority=3000)
+
+    def reasons(*jobs: WaitingJob) -> list[Reason]:
+        decided = plan(rules, snapshot(2, *jobs))
+        return [decision(decided, job).reason for job in (10, 11)]
+
+    assert reasons(gone, owed, ahead) == [Reason.STARTS_NOW, Reason.NOTHING_TO_BORROW]
+    why = decision(plan(rules, snapshot(2, gone, owed, ahead)), 11).why
+    assert why.endswith("it may borrow when job 10, for which others have left, has started")
+    both = [Reason.STARTS_NOW] * 2
+    assert reasons(gone, owed, replace(ahead, priority=1000)) == both, "Slurm starts job 10 first"
+    assert reasons(gone, owed, on(ahead, required_nodes=frozenset({"n2"}))) == both, "it cannot have that node"
+    assert reasons(replace(gone, mark=replace(mark, deadline=NOW - 20)), owed, ahead) == both, "long ago"
+    assert reasons(replace(gone, mark=None), owed, ahead) == both
+    assert reasons(gone, replace(gone, id=2, mark=replace(mark, beneficiary=11)), owed, ahead) == both, "so is it"
 
 
 def test_nobody_else_leaves_for_a_job_whose_place_is_being_left() -> None:

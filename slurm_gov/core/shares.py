@@ -196,6 +196,7 @@ class Shares:
         self._holders: dict[str, Holder] = {}
         self._teams: dict[str, Holder] = {}
         self._with_past: list[Holder] = []
+        self._given: list[Holder] = []  # the teams to which something was
         self._log: list[tuple[Sequence[Holder], Resource, int]] = []
         quotas: dict[Resource, int] = dict.fromkeys(healthy, 0)
         for owned in (*_quotas_of(policy.teams), *_quotas_of(policy.cohorts)):
@@ -364,6 +365,8 @@ class Shares:
         """Count these amounts as used by a team whose waiting job gets them in the plan that is being made."""
         self.add(team, amounts)
         given = self._teams[team].given
+        if not given:
+            self._given.append(self._teams[team])
         for resource, amount in amounts.items():
             given[resource] = given.get(resource, 0) + amount
 
@@ -413,8 +416,9 @@ class Shares:
     def undo(self, mark: int) -> None:
         """Take back what was done since; with all of it, what was given."""
         if not mark:
-            for team in self._teams.values():
+            for team in self._given:
                 team.given.clear()
+            self._given.clear()
         for holders, resource, amount in reversed(self._log[mark:]):
             holders[0].version += 1
             for holder in holders:

@@ -82,16 +82,17 @@ def _room(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amou
     """
     holder, shares = held.shares.holder(team), held.shares
     resources = {resource for want in wants for resource in want.amounts}
-    now = {resource: shares.available(team, resource) for resource in resources}
     with shares.trial():
         shares.remove(team, dict(holder.usage))
         alone = {r: max(shares.available(team, r), holder.quota(r).nominal) for r in resources}
     beside = {resource: amount - holder.quota(resource).nominal for resource, amount in alone.items()}
-    return {
-        want: now
+    able = [
+        want
         for want in wants
         if all(n <= alone[r] for r, n in want.amounts.items()) and any(n > beside[r] for r, n in want.amounts.items())
-    }
+    ]
+    now = {resource: shares.available(team, resource) for resource in resources} if able else {}
+    return dict.fromkeys(able, now)
 
 
 def _fits_alone(held: Holdings, team: str, form: Form) -> bool:
@@ -112,27 +113,36 @@ def _large(queue: Queue, held: Holdings, team: str) -> tuple[set[Want], set[Want
     wants, known = queue.tasks[team], held.large.get(team)
     if known is None or known[0] is not wants:
         holder, largest = held.shares.holder(team), held.largest(team)
-        large = {want for want in wants if _is_large(holder, want.amounts, largest)}
-        more = (want for want in wants if any(n > holder.quota(r).nominal for r, n in want.amounts.items()))
-        larger = {want for want in more if any(n > largest.get(r, 0) for r, n in want.amounts.items())}
+        large, larger = _sizes(holder, wants, largest)
         either = large | larger
         line = [head for head in reversed(queue.heads[team]) if head[1].want in either] if either else []
         known = held.large[team] = wants, (large, larger, line)
     return known[1]
 
 
-def _is_large(team: Holder, amounts: Amounts, largest: Amounts) -> bool:
-    """Whether these amounts fit a team's quota, not beside what it holds, and are more than any of its jobs holds.
-    When one as large ends Slurm starts the first in line; of what smaller ones leave it would start others.
+def _sizes(team: Holder, wants: Iterable[Want], largest: Amounts) -> tuple[set[Want], set[Want]]:
+    """Which of these are large: they fit a team's quota, not beside what it holds, and are more than any of its jobs
+    holds. When one as large ends Slurm starts the first in line; of what smaller ones leave it would start others.
+    And which are more than that and more than the quota.
     """
-    large = False
-    for resource, amount in amounts.items():
-        quota = team.quota(resource).nominal
-        if amount > quota:
-            return False
-        if team.usage.get(resource, 0) + amount > quota and amount > largest.get(resource, 0):
-            large = True
-    return large
+    quotas = {resource: quota.nominal for resource, quota in team.quotas.items()}
+    usage, large, larger = team.usage, set(), set()
+    for want in wants:
+        fits, beside, more = True, True, False
+        for resource, amount in want.amounts.items():
+            quota, most = quotas.get(resource, 0), largest.get(resource, 0)
+            if amount > quota:
+                fits = False
+            if amount > most:
+                more = True
+            if usage.get(resource, 0) + amount > quota and amount > most:
+                beside = False
+        if not fits:
+            if more:
+                larger.add(want)
+        elif not beside:
+            large.add(want)
+    return large, larger
 
 
 def _earliest(room: Amounts, amounts: Amounts, running: Collection[Victim]) -> float:

@@ -115,6 +115,7 @@ class _Cycle:
             tuple[Place, str, tuple[Held, ...]]
         ] = []  # the place in line of such a one, and its nodes
         self.losers: set[str] = set()
+        self.lost: set[str] = set()  # all teams of which jobs have to leave, where losers are those not looked at yet
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
         self.promised: dict[tuple[str, str], list[Ahead]] = {}  # to start when others have left, by team and pool
@@ -457,6 +458,7 @@ class _Cycle:
                 self.leaves[key] = self.leaves.get(key, 0) + amount
             self.line.update(victim.team)
             self.losers.add(victim.team)
+            self.lost.add(victim.team)
             self._will_leave(victim.job.held, victim.job.display_id)
         held = self._place_later(batch.form)
         assert held is not None
@@ -581,7 +583,7 @@ class _Cycle:
         they cannot, whoever else is served before them, it is said why.
         """
         # Nothing starts meanwhile.
-        changes, protected, said_behind = self.changes, self.protected, self.said_behind
+        changes, protected, said_behind, lost = self.changes, self.protected, self.said_behind, self.lost
         while heads:
             place, batch = heads[-1]
             if batch.done:
@@ -598,7 +600,7 @@ class _Cycle:
                     ask.forget(changes)
                 if ask.outcome is None:
                     self._look(batch, ask)
-                if ask.held is not None or self._comes_within(batch):
+                if ask.held is not None or (batch.team in lost and self._comes_within(batch)):
                     return batch
                 if ask.victims_help and self._may_have_victims(batch):
                     return batch
@@ -745,7 +747,7 @@ class _Cycle:
 
     def _comes_within(self, batch: Batch) -> bool:
         """Whether its team's quota covers it now that others of the team have to leave."""
-        return bool(self.preempt) and self._within(batch)
+        return batch.team in self.lost and self._within(batch)
 
     def _fail_to_borrow(self, batch: Batch, ask: Ask) -> None:
         assert ask.outcome is not None

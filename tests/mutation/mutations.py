@@ -691,17 +691,22 @@ AHEAD = _in(
     ),
     (
         "jobs step back behind one that its quota could never hold",
-        "        if amount > quota:\n            return False\n",
-        "",
+        "                fits = False\n",
+        "                fits = True\n",
+    ),
+    (
+        "a job larger than the quota need not be larger than those that run",
+        "            if more:\n",
+        "            if True:\n",
     ),
     (
         "jobs step back behind one that is no larger than those that run",
-        " > quota and amount > largest.get(resource, 0):",
+        " > quota and amount > most:",
         " > quota:",
     ),
     (
         "jobs step back behind one for which there is room",
-        "if team.usage.get(resource, 0) + amount > quota and",
+        "if usage.get(resource, 0) + amount > quota and",
         "if",
     ),
     (
@@ -824,12 +829,12 @@ PLAN = _in(
     ),
     (
         "who comes within its quota when others have left borrows",
-        "        return bool(self.preempt) and self._within(batch)\n",
+        "        return batch.team in self.lost and self._within(batch)\n",
         "        return False\n",
     ),
     (
         "who comes within its quota has no turn",
-        "if ask.held is not None or self._comes_within(batch):",
+        "if ask.held is not None or (batch.team in lost and self._comes_within(batch)):",
         "if ask.held is not None:",
     ),
     (

@@ -141,6 +141,12 @@ def test_who_wants_more_than_the_quota_is_not_overtaken_where_only_its_own_team_
     assert reason(fresh, 11)[0] is Reason.STARTS_NOW and fresh.behind == {}
 
 
+def test_nor_where_one_as_large_runs() -> None:
+    """When that ends Slurm starts the first in line."""
+    job = running(1, "ant", "n1 n2")
+    assert plan(BEYOND, snapshot(2, job, long_ago(LARGE), small(11))).behind == {}
+
+
 def test_nobody_waits_behind_one_that_waits_for_other_teams() -> None:
     held = running(1, "ant", "n1", gpus=4)
     decided = plan(BEYOND, snapshot(2, held, running(2, "bee", "n2", gpus=1), long_ago(LARGE), small(11)))

@@ -398,11 +398,12 @@ class _Cycle:
             borrows = not self.shares.within_quota(batch.team, batch.amounts)
             if not own and not borrows:
                 return False
+            covers = borrows and self._may_be_within_quota(batch.team)
             first: list[tuple[bool, Place, Wish, Batch]] = []  # whether it may borrow: those who do not come first
             for other in self.queue.of_team[batch.team].values():
-                if other is batch or other.amounts.keys().isdisjoint(batch.amounts):
+                if not (covers or other.failed) or other is batch or other.amounts.keys().isdisjoint(batch.amounts):
                     continue
-                if borrows and self.shares.within_quota(other.team, other.amounts):
+                if covers and self.shares.within_quota(other.team, other.amounts):
                     first += [(False, wish.place, wish, other) for wish in other.wishes[other.index :]]
                 if other.failed and other.place < batch.place:
                     before = bisect_left(other.wishes, batch.place, key=_place)

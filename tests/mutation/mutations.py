@@ -874,7 +874,7 @@ PLAN = _in(
     ),
     (
         "what one's own victims leave goes to another that the quota covers",
-        "                if borrows and self.shares.within_quota(other.team, other.amounts):\n",
+        "                if covers and self.shares.within_quota(other.team, other.amounts):\n",
         "                if False:\n",
     ),
     (

@@ -255,6 +255,12 @@ class Invariants:
         """
         restarts = {job.id: job.restarts for job in seen.jobs}
         running = sorted((job for job in seen.jobs if job.state == "R"), key=lambda job: -job.id)
+        # Whom one left for may have been noted anew in the moment in which it went.
+        for job in seen.jobs:
+            if job.state == "PD" and job.mark and " spared: " not in job.comment:
+                key, beneficiary = (job.whole, job.mark[2]), job.mark[0]
+                if key in self.preempted and self.preempted[key][0] != beneficiary:
+                    self.preempted[key] = (beneficiary, restarts.get(beneficiary, 0))
         begun = {job.whole: job.start for job in running}
         leaving = {job.whole: job for job in running if self._leaves(job)}
         for job in running:

@@ -135,6 +135,11 @@ def test_whom_it_left_for_is_said_by_its_last_mark() -> None:
     wrong = "job 3 is preempted for 9 a second time"
     assert wrong not in watched((0.0, looks[0], CAPS), (2.0, looks[1], CAPS), (5.0, again, CAPS))
     assert wrong in watched((0.0, looks[1], CAPS), (2.0, looks[0], CAPS), (5.0, again, CAPS))
+    # Or by the one that it waits with: it was noted anew in the moment in which it went.
+    waits = [job(1, "a"), job(3, "a", state="PD", mark=MARK.format(8, "b"))]
+    assert wrong not in watched((0.0, looks[0], CAPS), (2.0, waits, CAPS), (5.0, again, CAPS))
+    waits = [job(1, "a"), job(3, "a", state="PD", mark=MARK.format(9, "b"))]
+    assert wrong in watched((0.0, looks[1], CAPS), (2.0, waits, CAPS), (5.0, again, CAPS))
 
 
 def test_one_that_cannot_be_requeued() -> None:

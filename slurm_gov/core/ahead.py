@@ -123,7 +123,7 @@ def _large(queue: Queue, held: Holdings, team: str) -> tuple[set[Want], set[Want
 def _sizes(team: Holder, wants: Iterable[Want], largest: Amounts) -> tuple[set[Want], set[Want]]:
     """Which of these are large: they fit a team's quota, not beside what it holds, and are more than any of its jobs
     holds. When one as large ends Slurm starts the first in line; of what smaller ones leave it would start others.
-    And which are more than that and more than the quota.
+    And which are more than the quota, and more than any of its jobs holds.
     """
     quotas = {resource: quota.nominal for resource, quota in team.quotas.items()}
     usage, large, larger = team.usage, set(), set()

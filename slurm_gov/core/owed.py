@@ -20,7 +20,7 @@ def unpaid(snapshot: Snapshot, left: Iterable[RunningJob | WaitingJob]) -> list[
     start again waits for no array any more.
     """
     told = [(job, job.mark) for job in left if job.mark is not None and not job.mark.spared]
-    free = {id(mark) for job, mark in told if isinstance(job, WaitingJob) and not waits_to_begin(job)}
+    free = {id(mark) for job, mark in told if isinstance(job, WaitingJob) and not _waits_to_begin(job)}
     marks = [mark for _, mark in told]
     if not marks:
         return []
@@ -49,7 +49,7 @@ def unpaid(snapshot: Snapshot, left: Iterable[RunningJob | WaitingJob]) -> list[
     return found
 
 
-def waits_to_begin(job: WaitingJob) -> bool:
+def _waits_to_begin(job: WaitingJob) -> bool:
     """Whether it is its begin time that a job waits for, and not because it stands behind another of its team."""
     return job.slurm_reason == "BeginTime" and job.behind is None
 

@@ -111,9 +111,8 @@ class _Cycle:
         self.freed = 0  # how often something was given back
         self.owed: set[int] = set()
         self.left_for: set[int] = set()  # of these, those for which others have left just now
-        self.settling: list[
-            tuple[Place, str, tuple[Held, ...]]
-        ] = []  # the place in line of such a one, and its nodes
+        # Those of them that start now: place in line, id, and the nodes meant for it.
+        self.settling: list[tuple[Place, str, tuple[Held, ...]]] = []
         self.losers: set[str] = set()
         self.lost: set[str] = set()  # all teams of which jobs have to leave, where losers are those not looked at yet
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team

@@ -132,6 +132,7 @@ def figures(part: int, weather: str) -> Figures:
         everything.append(time.perf_counter() - start)
         assert decided == plan(policy, snapshot)
         snapshot = carry_out(snapshot, decided)
+        del decided  # or the next cycle's time would have in it the freeing of all that was written out of this one
         news.of(planner.plan(policy, snapshot).decisions)
         tidied.append(_tidied())
     in_grace = []

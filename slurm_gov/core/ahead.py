@@ -49,6 +49,7 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
     if policy.protect_after is None:
         return heads
     since = now - policy.protect_after
+    fits: dict[Form, bool] = {}  # as things are
     for team in queue.heads:
         if queue.oldest[team] > since:
             continue
@@ -68,7 +69,7 @@ def heads_of_line(policy: Policy, now: float, queue: Queue, held: Holdings) -> d
                 if want in large:
                     holder = held.shares.holder(team)
                     may_have: Amounts = {r: holder.quota(r).nominal - holder.usage.get(r, 0) for r in want.amounts}
-                elif room is not None and _fits_alone(held, team, batch.form):
+                elif room is not None and _fits_alone(held, team, batch.form, fits):
                     may_have = room[want]
                 else:
                     continue
@@ -82,9 +83,7 @@ def _room(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amou
     """
     holder, shares = held.shares.holder(team), held.shares
     resources = {resource for want in wants for resource in want.amounts}
-    with shares.trial():
-        shares.remove(team, dict(holder.usage))
-        alone = {r: max(shares.available(team, r), holder.quota(r).nominal) for r in resources}
+    alone = {r: max(shares.available(team, r, holder.usage.get(r, 0)), holder.quota(r).nominal) for r in resources}
     beside = {resource: amount - holder.quota(resource).nominal for resource, amount in alone.items()}
     able = [
         want
@@ -95,9 +94,13 @@ def _room(held: Holdings, team: str, wants: Collection[Want]) -> dict[Want, Amou
     return dict.fromkeys(able, now)
 
 
-def _fits_alone(held: Holdings, team: str, form: Form) -> bool:
-    """Whether there would be nodes for it if its team's own jobs had left."""
-    if form.fits(held.later):
+def _fits_alone(held: Holdings, team: str, form: Form, fits: dict[Form, bool]) -> bool:
+    """Whether there would be nodes for it if its team's own jobs had left. ``fits``: whether there are without that,
+    as far as anybody has asked.
+    """
+    if form not in fits:
+        fits[form] = form.fits(held.later)
+    if fits[form]:
         return True
     with held.later.trial():
         for one in held.of_team[team].values():
@@ -125,22 +128,18 @@ def _sizes(team: Holder, wants: Iterable[Want], largest: Amounts) -> tuple[set[W
     holds. When one as large ends Slurm starts the first in line; of what smaller ones leave it would start others.
     And which are more than the quota, and more than any of its jobs holds.
     """
-    quotas = {resource: quota.nominal for resource, quota in team.quotas.items()}
-    usage, large, larger = team.usage, set(), set()
+    usage: Amounts = team.usage
+    large: set[Want] = set()
+    larger: set[Want] = set()
     for want in wants:
-        fits, beside, more = True, True, False
-        for resource, amount in want.amounts.items():
-            quota, most = quotas.get(resource, 0), largest.get(resource, 0)
-            if amount > quota:
-                fits = False
-            if amount > most:
-                more = True
-            if usage.get(resource, 0) + amount > quota and amount > most:
-                beside = False
-        if not fits:
-            if more:
-                larger.add(want)
-        elif not beside:
+        amounts = want.amounts
+        more = [resource for resource, amount in amounts.items() if amount > largest.get(resource, 0)]
+        if not more:
+            continue
+        quotas = {resource: team.quota(resource).nominal for resource in amounts}
+        if any(amount > quotas[resource] for resource, amount in amounts.items()):
+            larger.add(want)
+        elif any(usage.get(resource, 0) + amounts[resource] > quotas[resource] for resource in more):
             large.add(want)
     return large, larger
 

@@ -15,9 +15,9 @@ from slurm_gov.core.snapshot import Node, RunningJob, Snapshot
 class Ground:
     """The nodes by pool, worked out once for as long as they are the same.
 
-    ``gpus``: of each node in a pool its name, how many it has, and whether it is healthy; ``partitions``: those that
-    the nodes of a pool are in. ``healthy``: each pool's healthy capacity in GPUs, and in CPUs and MiB where anybody
-    has a quota of these. ``ungoverned``: GPUs of no pool, by their untyped TRES.
+    ``gpus``: of the nodes in a pool their names, how many each has, and whether it is healthy; ``partitions``: those
+    that the nodes of a pool are in. ``healthy``: each pool's healthy capacity in GPUs, and in CPUs and MiB where
+    anybody has a quota of these. ``ungoverned``: GPUs of no pool, by their untyped TRES.
     """
 
     def __init__(self, policy: Policy, nodes: Iterable[Node], all_usable: bool = False) -> None:
@@ -25,8 +25,12 @@ class Ground:
         every = tuple(nodes)
         self.of_pool = {pool.name: [node for node in every if in_pool(node, pool)] for pool in policy.pools.values()}
         self.gpus = {
-            pool.name: [(node.name, node.gpus[pool.tres], node.usable) for node in self.of_pool[pool.name]]
-            for pool in policy.pools.values()
+            pool.name: (
+                [node.name for node in here],
+                [node.gpus[pool.tres] for node in here],
+                [node.usable for node in here],
+            )
+            for pool, here in zip(policy.pools.values(), self.of_pool.values(), strict=True)
         }
         self.partitions = {
             name: {partition for node in here for partition in node.partitions} for name, here in self.of_pool.items()

@@ -317,7 +317,7 @@ class Kinds:
                 amounts[resource] = amounts.get(resource, 0) + amount
         key = (team, *amounts.items())
         if key not in self._wants:
-            self._wants[key] = Want(team, frozen(amounts))
+            self._wants[key] = Want(team, amounts)
         return self._wants[key]
 
     def _never(self, want: Want, form: Form) -> str | None:

@@ -12,6 +12,7 @@ impossible for all, until something is given back.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from heapq import heapify, heappop, heappush, heapreplace
 from math import inf
@@ -30,7 +31,7 @@ from slurm_gov.core.policy import Idle, Policy, Rebalance, Resource, WithinTeam,
 from slurm_gov.core.queue import Ask, Batch, Heads, Place, Wish, from_the_end, in_line
 from slurm_gov.core.room import eligible
 from slurm_gov.core.sentences import holds, who_stays, why_it
-from slurm_gov.core.shares import Amounts
+from slurm_gov.core.shares import Amounts, Holder, QuotaUse, quota_use
 from slurm_gov.core.snapshot import Held, RunningJob, RunState, Snapshot, WaitingJob
 from slurm_gov.core.standings import caps, pool_standings, team_standings, warnings
 from slurm_gov.core.victims import (
@@ -118,13 +119,14 @@ class _Cycle:
         self.leaves: dict[tuple[str, Resource], int] = {}  # what those that must leave hold, by team
         self.leaving: dict[str, list[str]] = {}
         self.promised: dict[tuple[str, str], list[Ahead]] = {}  # to start when others have left, by team and pool
-        self.passed_over: dict[str, dict[Form, Want]] = {}
+        self.passed_over: dict[str, dict[Form, Want]] = defaultdict(dict)
         self.nobody_for: dict[str, tuple[int, Amounts]] = {}
         # What found no nodes although all that its candidates may leave would leave; until something changes.
         self.hopeless: dict[object, list[Form]] = {}
         self.places_now: dict[Form, tuple[int, tuple[Held, ...] | None]] = {}
         self.places_later: dict[Form, tuple[int, tuple[Held, ...] | None]] = {}
         self.full_later: dict[Form, int] = {}
+        self.named: dict[Form, tuple[tuple[Held, ...], str]] = {}  # who leaves what was found for it later
         self.may_use: dict[Form, dict[str, bool]] = {}
         self.preempt: list[Preempt] = []
         for job in held.ending():
@@ -557,11 +559,11 @@ class _Cycle:
         if not ask.allowed or ask.held is not None or (held := self._place_later(batch.form)) is None:
             self._serve_borrower(batch)
             return
-        why, figures = "beyond {}; starts when those that were told to leave have left", [self._quota_use(batch)]
+        figures: tuple[object, ...] = (self._quota_use(batch),)
+        why = "beyond {}; starts when those that were told to leave have left"
         if self._place_now(batch.form) is None:
-            why = "beyond {}; starts when {} has ended"
-            figures.append(self._who_leaves(held))
-        self._start(batch, held, (Reason.WAITS_FOR_NODES, why, tuple(figures)))
+            why, figures = "beyond {}; starts when {} has ended", (*figures, self._who_leaves(held))
+        self._start(batch, held, (Reason.WAITS_FOR_NODES, why, figures))
 
     def _serve_last(self) -> None:
         """Those that Slurm has not started where there seemed to be room: what nobody else takes is theirs."""
@@ -585,29 +587,32 @@ class _Cycle:
         # Nothing starts meanwhile.
         changes, protected, said_behind, lost = self.changes, self.protected, self.said_behind, self.lost
         while heads:
-            place, batch = heads[-1]
+            one = heads.pop()
+            place, batch = one
             if batch.done:
-                heads.pop()
-            elif batch.place is not place:  # its first jobs have started
-                heads.pop()
+                continue
+            if batch.place is not place:  # its first jobs have started
                 insort(heads, (batch.place, batch), key=from_the_end)
-            elif (head := protected.get(batch.line)) is not None and place > head.place:
+                continue
+            head = protected.get(batch.line)
+            if head is not None and place > head.place:
                 self._fail(batch, said_behind.get(head.job) or self._is_ahead(head, batch))
-                heads.pop()
-            else:
-                ask = batch.ask
-                if ask.changes != changes:
-                    ask.forget(changes)
-                if ask.outcome is None:
-                    self._look(batch, ask)
-                if ask.held is not None or (batch.team in lost and self._comes_within(batch)):
-                    return batch
-                if ask.victims_help and self._may_have_victims(batch):
-                    return batch
-                # Nor have others that ask for the same any: this one would take what its team's own jobs leave.
-                ask.victims_help = False
-                self._fail_to_borrow(batch, ask)
-                heads.pop()
+                continue
+            ask = batch.ask
+            if ask.changes != changes:
+                ask.forget(changes)
+            if ask.outcome is None:
+                self._look(batch, ask)
+            if (
+                ask.held is not None
+                or (batch.team in lost and self._comes_within(batch))
+                or (ask.victims_help and self._may_have_victims(batch))
+            ):
+                heads.append(one)
+                return batch
+            # Nor have others that ask for the same any: this one would take what its team's own jobs leave.
+            ask.victims_help = False
+            self._fail_to_borrow(batch, ask)
         return None
 
     def _place_in_line(self, batch: Batch) -> tuple[tuple[float, ...], int, int]:
@@ -637,7 +642,7 @@ class _Cycle:
                 holder = self.shares.holder(team)
                 so = holder, holder.version, resource, could
                 if ask.refused != so:  # else it is what was said the last time
-                    ask.refused, ask.refusal = so, self._not_allowed(team, resource, amount, could)
+                    ask.refused, ask.refusal = so, self._not_allowed(holder, resource, amount, could)
                 ask.outcome = ask.refusal
                 return
         ask.allowed = True
@@ -651,7 +656,7 @@ class _Cycle:
         elif (held := self._place_later(ask.form)) is not None:
             # Only what is idle now is lent: in the cycle in which it is.
             why = "beyond {}; it may borrow when {} has ended"
-            ask.outcome = (Reason.BORROW_DOES_NOT_FIT, why, (beyond, self._who_leaves(held)))
+            ask.outcome = (Reason.BORROW_DOES_NOT_FIT, why, (beyond, self._who_leaves_for(ask.form, held)))
         else:
             why = "beyond {}; it may borrow, but there is no room for {}"
             ask.outcome, ask.victims_help = (Reason.BORROW_DOES_NOT_FIT, why, (beyond, ask.form)), True
@@ -799,10 +804,10 @@ class _Cycle:
             said = self.said_behind[head.job] = Reason.TEAM_AT_LIMIT, why, (head.job, batch.team)
         return said
 
-    def _not_allowed(self, team: str, resource: Resource, amount: int, could: int) -> Outcome:
+    def _not_allowed(self, holder: Holder, resource: Resource, amount: int, could: int) -> Outcome:
         """Why a team may not hold so much more."""
-        holder, key = self.shares.holder(team), (team, resource)
-        quota = holder.quota(resource)
+        team, quota = holder.name, holder.quota(resource)
+        key = team, resource
         version, held = self.held.get(key, (-1, ""))
         if version != holder.version:
             held = holds(self.shares, team, resource)
@@ -849,28 +854,29 @@ class _Cycle:
         names = dict.fromkeys(name for one in held for name in self.leaving.get(one.node, ()))
         return "job " + ", ".join(names) if names else "another"
 
+    def _who_leaves_for(self, form: Form, held: tuple[Held, ...]) -> str:
+        """The same, where many ask for the same: as long as it is these very nodes, it is what was said before."""
+        before, names = self.named.get(form, ((), ""))
+        if before is not held:
+            names = self._who_leaves(held)
+            self.named[form] = held, names
+        return names
+
     def _fail(self, batch: Batch, outcome: Outcome) -> None:
         """Nothing can be done in this cycle for what is left of it."""
-        passed_over = self.passed_over.get(batch.team)
-        if passed_over is None:
-            passed_over = self.passed_over[batch.team] = {}
-        passed_over[batch.form] = batch.want
+        self.passed_over[batch.team][batch.form] = batch.want
         batch.done = True
         if outcome != batch.outcome:  # else it is the very same as the last time
             batch.outcome = outcome
             self.queue.moved.add(batch.team)
 
-    def _quota_use(self, batch: Batch) -> str:
-        """Such as "research's quota (with it 24 of 32 h100)": what its team would hold, of its quota."""
+    def _quota_use(self, batch: Batch) -> QuotaUse:
+        """What its team would hold, of its quota."""
         ask, holder = batch.ask, self.shares.holder(batch.team)
-        if ask.holder is not holder or ask.version != holder.version:
+        if ask.quota_use is None or ask.holder is not holder or ask.version != holder.version:
             ask.holder, ask.version = holder, holder.version
-            ask.text = ", ".join(
-                f"{ask.team}'s quota (with it {holder.usage.get(resource, 0) + amount} "
-                f"of {holder.quota(resource).nominal} {resource})"
-                for resource, amount in ask.amounts.items()
-            )
-        return ask.text
+            ask.quota_use = quota_use(holder, ask.amounts)
+        return ask.quota_use
 
     def _spared(self, batch: Batch) -> str:
         """Which borrowers' jobs would make room if nothing kept them, and what does."""

@@ -14,7 +14,7 @@ from slurm_gov.core.decision import Decisions, Outcome, Reason, Verdict
 from slurm_gov.core.demand import Form, Kind, Kinds, Want
 from slurm_gov.core.differences import differences
 from slurm_gov.core.policy import Resource
-from slurm_gov.core.shares import Amounts, Holder
+from slurm_gov.core.shares import Amounts, Holder, QuotaUse
 from slurm_gov.core.snapshot import Held, WaitingJob
 
 
@@ -55,8 +55,8 @@ class Ask:
 
     ``within``: its team's quota covers it; ``takes_others``: others may have to leave for it; ``shares``: those of
     its team and cohorts with it. Beyond the quota: the nodes that it gets now (``held``), or what is said of that
-    (``outcome``), whether victims might help, and whether its team is ``allowed`` so much more at all. ``text`` says
-    how much of its quota the team holds with it: what was so of a ``holder`` in this ``version``. ``refusal`` is what
+    (``outcome``), whether victims might help, and whether its team is ``allowed`` so much more at all. ``quota_use``:
+    how much of its quota the team holds with it, as was so of a ``holder`` in this ``version``. ``refusal`` is what
     was said when its team was not allowed so much: what was so of a team in a version, which could have so much
     (``refused``).
     """
@@ -70,12 +70,12 @@ class Ask:
         "holder",
         "items",
         "outcome",
+        "quota_use",
         "refusal",
         "refused",
         "shares",
         "takes_others",
         "team",
-        "text",
         "version",
         "victims_help",
         "within",
@@ -86,7 +86,7 @@ class Ask:
         self.items = tuple(want.amounts.items())
         self.holder: Holder | None = None
         self.version = 0
-        self.text = ""
+        self.quota_use: QuotaUse | None = None
         self.refused: tuple[Holder, int, Resource, int] | None = None
         self.refusal: Outcome | None = None
         self.held: tuple[Held, ...] | None = None
@@ -201,14 +201,8 @@ class Batch:
                 self.index += 1
                 self.done = True
 
-    def tell(self) -> Verdict:
-        """What was decided of its jobs, if none has started."""
-        self.told = self.outcome
-        self.said = _verdict(self.kind, self.outcome, self.jobs)
-        return self.said
-
     def tell_each(self) -> Iterator[Verdict]:
-        """What was decided of them, if one has."""
+        """What was decided of each of them that has started, and of all others."""
         for wish in self.wishes[: self.index + 1]:
             yield _verdict(self.kind, wish.outcome or self.outcome, [wish.job])
         if rest := self.jobs[self.index + 1 :]:
@@ -217,20 +211,23 @@ class Batch:
 
 def _tell(batches: Iterable[Batch]) -> list[Verdict]:
     verdicts: list[Verdict] = []
+    say, new = verdicts.append, tuple.__new__  # as _verdict does it, without a call for each: there may be thousands
     for batch in batches:
         if batch.begun:
             verdicts += batch.tell_each()
-        elif (said := batch.said) is not None and batch.told is batch.outcome:
-            verdicts.append(said)
-        else:
-            verdicts.append(batch.tell())
+            continue
+        outcome, said = batch.outcome, batch.said
+        if said is None or batch.told is not outcome:
+            batch.told = outcome
+            kind = batch.kind
+            said = batch.said = new(Verdict, (kind.team, kind.pool, outcome, batch.jobs))
+        say(said)
     return verdicts
 
 
 def _verdict(kind: Kind, outcome: Outcome | None, jobs: Sequence[WaitingJob]) -> Verdict:
     assert outcome is not None
-    # As Verdict(...) does it, without a call for each: there may be thousands.
-    return tuple.__new__(Verdict, (kind.team, kind.pool, outcome, jobs))
+    return Verdict(kind.team, kind.pool, outcome, jobs)
 
 
 Place = tuple[int, int]
@@ -381,18 +378,20 @@ class Queue:
         tasks: dict[Want, int] = {}
         asked: dict[Resource, tuple[int, int]] = {}
         for batch in self.of_team.get(team, {}).values():
-            tasks[batch.want] = tasks.get(batch.want, 0) + batch.tasks
+            want = batch.want
+            tasks[want] = tasks.get(want, 0) + batch.tasks
         self.tasks[team], self.asked[team] = tasks, asked
-        least: Amounts | None = None
         last = [(batch.want, batch.tasks) for batch in self.last.get(team, {}).values()]
         for want, count in (*tasks.items(), *last):
             for resource, amount in want.amounts.items():
                 amounts, jobs = asked.get(resource, (0, 0))
                 asked[resource] = amounts + amount * count, jobs + count
-        for want in tasks:
-            mine = want.amounts
-            least = mine if least is None else {r: min(n, mine[r]) for r, n in least.items() if r in mine}
-        self.least[team] = least or {}
+        smallest = [want.amounts for want in tasks]
+        self.least[team] = {
+            resource: min([amounts[resource] for amounts in smallest])
+            for resource in (smallest[0] if smallest else ())
+            if all(resource in amounts for amounts in smallest)
+        }
         if tasks:
             self.heads[team] = in_line(self.of_team[team].values())
             self.oldest[team] = min([batch.oldest for batch in self.of_team[team].values()])

@@ -50,13 +50,11 @@ class _Levels:
                     return True
         return count <= 0
 
-    def fullest_first(self, least: int) -> Iterator[int]:
-        for gpus in sorted(gpus for gpus in self.levels if gpus >= least):
-            yield from self.levels[gpus]
+    def fullest_first(self, least: int) -> Iterable[int]:
+        return chain.from_iterable([self.levels[gpus] for gpus in sorted(self.levels) if gpus >= least])
 
-    def emptiest_first(self, below: int) -> Iterator[int]:
-        for gpus in sorted((gpus for gpus in self.levels if gpus < below), reverse=True):
-            yield from self.levels[gpus]
+    def emptiest_first(self, below: int) -> Iterable[int]:
+        return chain.from_iterable([self.levels[gpus] for gpus in sorted(self.levels, reverse=True) if gpus < below])
 
 
 @dataclass(slots=True)
@@ -76,16 +74,18 @@ class _Free:
         return self.cpus if tres == CPU else self.gpus.get(tres, 0)
 
     def change(self, held: Held, sign: int, jobs: int) -> None:
+        gpus, number = self.gpus, self.number
         for tres, amount in held.gpus.items():
             if amount:
-                old = self.gpus.get(tres, 0)
-                new = self.gpus[tres] = old + sign * amount
+                old = gpus.get(tres, 0)
+                new = gpus[tres] = old + sign * amount
                 for counted, levels in self.listed:
                     if counted == tres:
-                        levels.move(self.number, old, new)
+                        levels.move(number, old, new)
+        cpus = self.cpus + sign * held.cpus
         for levels in self.by_cpus:
-            levels.move(self.number, self.cpus, self.cpus + sign * held.cpus)
-        self.cpus += sign * held.cpus
+            levels.move(number, self.cpus, cpus)
+        self.cpus = cpus
         self.memory += sign * held.memory
         self.jobs += jobs
 
@@ -220,12 +220,10 @@ class Room:
     def _open(self, request: Request, node: Node) -> bool:
         return self._all_usable or is_open(request, node)
 
-    def _others(self, request: Request, numbers: Iterable[int]) -> Iterator[_Free]:
+    def _others(self, request: Request, numbers: Iterable[int]) -> Iterable[_Free]:
+        found = map(self._all.__getitem__, numbers)
         apart = request.excluded_nodes | request.required_nodes
-        for number in numbers:
-            free = self._all[number]
-            if free.node.name not in apart:
-                yield free
+        return (free for free in found if free.node.name not in apart) if apart else found
 
     def _find_equal(
         self, request: Request, tres: str, count: int, first: Sequence[_Free], levels: _Levels
@@ -235,13 +233,10 @@ class Room:
         cpus, memory = share_of(request, each, 0)
         exclusive = request.exclusive
         chosen: _Found = []
+        if any(free.gpus.get(tres, 0) < each for free in first):
+            return None
         for free in chain(first, self._others(request, levels.fullest_first(each))):
-            if (
-                free.gpus.get(tres, 0) >= each
-                and free.cpus >= cpus
-                and free.memory >= memory
-                and not (exclusive and free.jobs > 0)
-            ):
+            if free.cpus >= cpus and free.memory >= memory and not (exclusive and free.jobs > 0):
                 chosen.append((free, each))
                 if len(chosen) == count:
                     return chosen

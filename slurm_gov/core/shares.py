@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from slurm_gov.core.policy import Cohort, Policy, Quota, Resource, Team
 
@@ -59,6 +60,7 @@ class Holder:
     keeps_any: bool = False
     limited: bool = False
     _lendable: dict[str, int] | None = None
+    _lent: dict[Resource, int] = field(default_factory=dict)
 
     def quota(self, resource: Resource) -> Quota:
         return self.quotas.get(resource, _NOTHING)
@@ -87,13 +89,23 @@ class Holder:
         """What is left of what it keeps for itself."""
         return max(0, self.keeps.get(resource, 0) - self.usage.get(resource, 0))
 
-    def available(self, resource: Resource) -> int:
-        """What may still be used here without anyone leaving; negative if more is used than allowed."""
-        used = self.usage.get(resource, 0)
+    def beyond_kept(self, amounts: Amounts) -> Amounts:
+        """Of these amounts more what the cohort above it would have to give: what it has not kept for itself."""
+        if not self.keeps_any:
+            return amounts
+        return {resource: max(0, amount - self.kept_free(resource)) for resource, amount in amounts.items()}
+
+    def available(self, resource: Resource, less: int = 0) -> int:
+        """What may still be used here without anyone leaving; negative if more is used than allowed. As if ``less``
+        of what is used were not.
+        """
+        used = self.usage.get(resource, 0) - less
         if self.parent is None:
             return self.subtree.get(resource, 0) - used
         kept = self.keeps.get(resource, 0)
-        above = self.parent.available(resource)
+        if less:
+            less = max(0, used + less - kept) - max(0, used - kept)
+        above = self.parent.available(resource, less)
         quota = self.quotas.get(resource)
         if quota is not None and quota.borrow is not None:
             most = self.subtree.get(resource, 0) + quota.borrow - (used if used > kept else kept)
@@ -133,17 +145,25 @@ class Holder:
         ratio, dominant = self._ratio({})
         return Share(*self._weighted(ratio), dominant)
 
-    def share_with(self, more: Amounts) -> tuple[bool, float]:
-        """Its share with these amounts more: whether it borrows without a weight, and how large it is."""
-        if self.parent is not None and len(more) == 1 and self.usage.keys() <= more.keys():
+    def share_with(self, more: Amounts) -> tuple[float, bool]:
+        """Its share with these amounts more, and with what it borrowed lately if it would borrow; and whether it
+        borrows without a weight.
+        """
+        usage = self.usage
+        if len(more) == 1 and len(usage) < 2 and self.parent is not None:
             # Mostly there is one resource, and nothing is asked more often.
             ((resource, amount),) = more.items()
-            above = self.usage.get(resource, 0) + amount - self.subtree.get(resource, 0)
-            if above <= 0:
-                return _NOT_BORROWING
-            lendable = self.parent.lendable(kind_of(resource))
-            return self._weighted(above * 1000.0 / lendable if lendable > 0 else 0.0)
-        return self._weighted(self._ratio(more)[0])
+            if not usage or resource in usage:
+                above = usage.get(resource, 0) + amount - self.subtree.get(resource, 0)
+                if above <= 0:
+                    return _NOT_BORROWING
+                lendable = self._lent.get(resource)
+                if lendable is None:
+                    lendable = self._lent[resource] = self.parent.lendable(kind_of(resource))
+                if self.weight and lendable > 0:
+                    return above * 1000.0 / lendable / self.weight + self.past, False
+        without_weight, share = self._weighted(self._ratio(more)[0])
+        return share + self.past if share else share, without_weight
 
     def _weighted(self, ratio: float) -> tuple[bool, float]:
         return (ratio > 0, ratio) if self.weight == 0 else (False, ratio / self.weight)
@@ -181,7 +201,7 @@ def kind_of(resource: Resource) -> str:
 
 
 _NOTHING = Quota()
-_NOT_BORROWING = (False, 0.0)
+_NOT_BORROWING = (0.0, False)
 
 
 class Shares:
@@ -197,6 +217,7 @@ class Shares:
         self._teams: dict[str, Holder] = {}
         self._with_past: list[Holder] = []
         self._given: list[Holder] = []  # the teams to which something was
+        self._spare: dict[tuple[Holder, Resource, int], int] = {}  # what is available there, until anything changes
         self._log: list[tuple[Sequence[Holder], Resource, int]] = []
         quotas: dict[Resource, int] = dict.fromkeys(healthy, 0)
         for owned in (*_quotas_of(policy.teams), *_quotas_of(policy.cohorts)):
@@ -214,13 +235,14 @@ class Shares:
             self._add_cohort(policy, name, root)
         for team in policy.teams.values():
             parent = self._holders[team.cohort if team.cohort is not None else SHARED]
-            self._teams[team.name] = Holder(team.name, parent, team.quotas, team.fair_share_weight, True)
+            self._teams[team.name] = Holder(team.name, parent, dict(team.quotas), team.fair_share_weight, True)
         for _, holder in sorted([*self._holders.items(), *self._teams.items()], key=lambda item: item[0]):
             if holder.parent is not None:
                 holder.parent.children.append(holder)
         root.sum_up()
         # Each team with those above it, up to the first that keeps something for itself: all of them count the same.
         self._lines = {name: self._line(holder) for name, holder in self._teams.items()}
+        self._related = {name: [holder, *holder.above()][-2].name for name, holder in self._teams.items()}
         self._limited = {name: [one for one in line if one.limited] for name, (*line, _) in self._lines.items()}
 
     def _line(self, holder: Holder) -> Sequence[Holder]:
@@ -241,7 +263,7 @@ class Shares:
             every = root.quotas.keys() | cohort.quotas.keys()
             mine = {resource: cohort.quotas.get(resource, _NOTHING) for resource in every}
             quotas = {resource: replace(quota, lend=0) for resource, quota in mine.items()}
-        self._holders[name] = Holder(name, parent, quotas, cohort.fair_share_weight)
+        self._holders[name] = Holder(name, parent, dict(quotas), cohort.fair_share_weight)
         return self._holders[name]
 
     @property
@@ -273,13 +295,18 @@ class Shares:
         """What a team uses of a resource."""
         return self.holder(team).usage.get(resource, 0)
 
-    def available(self, team: str, resource: Resource) -> int:
-        """What a team may still take: its own and what others can spare; negative if it holds too much."""
-        least = self._lines[team][-1].available(resource)
+    def available(self, team: str, resource: Resource, less: int = 0) -> int:
+        """What a team may still take: its own and what others can spare; negative if it holds too much. As if it used
+        so much ``less``.
+        """
+        key = self._lines[team][-1], resource, less
+        least = self._spare.get(key)
+        if least is None:
+            least = self._spare[key] = key[0].available(resource, less)
         for holder in self._limited[team]:
             quota = holder.quotas.get(resource)
             if quota is not None and quota.borrow is not None:
-                most = holder.subtree.get(resource, 0) + quota.borrow - holder.usage.get(resource, 0)
+                most = holder.subtree.get(resource, 0) + quota.borrow - holder.usage.get(resource, 0) + less
                 if most < least:
                     least = most
         return least
@@ -322,28 +349,20 @@ class Shares:
         without a weight, and how large it is.
         What one that would borrow borrowed lately counts as if it borrowed it now. The cluster has no share.
         """
-        holder = self._teams[team]
-        assert holder.parent is not None
-        without_weight, share = holder.share_with(amounts)
-        shares: list[float] = [share + holder.past if share else share, without_weight]
-        more = amounts
-        while holder.parent.parent is not None:
-            if holder.keeps_any:
-                more = {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in more.items()}
-            holder = holder.parent
-            assert holder.parent is not None
-            without_weight, share = holder.share_with(more)
+        holder, more = self._teams[team], amounts
+        shares: list[float] = []
+        while (parent := holder.parent) is not None:
             # Within its quotas it takes what is its own: it need not wait for having borrowed.
-            shares += (share + holder.past if share else share, without_weight)
+            shares += holder.share_with(more)
+            if holder.keeps_any and parent.parent is not None:
+                more = holder.beyond_kept(more)
+            holder = parent
         shares.reverse()
         return tuple(shares)
 
     def related(self, team: str) -> str:
         """The top-level cohort a team belongs to: the teams in it lend to one another."""
-        holder = self.holder(team)
-        while holder.parent is not None and holder.parent.parent is not None:
-            holder = holder.parent
-        return holder.name
+        return self._related[team]
 
     def unallocated(self, resource: Resource) -> int:
         """What no team was given and any may borrow."""
@@ -383,14 +402,12 @@ class Shares:
                 holders = (last.parent,) if last.parent is not None else ()
 
     def _change(self, holders: Sequence[Holder], resource: Resource, amount: int) -> None:
+        self._spare.clear()
         self._log.append((holders, resource, amount))
         holders[0].version += 1
         for holder in holders:
             usage = holder.usage
-            if resource in usage:
-                usage[resource] += amount
-            else:
-                usage[resource] = amount
+            usage[resource] = usage.get(resource, 0) + amount
 
     @contextmanager
     def trial(self) -> Iterator[None]:
@@ -419,6 +436,7 @@ class Shares:
             for team in self._given:
                 team.given.clear()
             self._given.clear()
+        self._spare.clear()
         for holders, resource, amount in reversed(self._log[mark:]):
             holders[0].version += 1
             for holder in holders:
@@ -428,6 +446,27 @@ class Shares:
 
 def _quotas_of(owners: Mapping[str, Team] | Mapping[str, Cohort]) -> Iterator[Mapping[Resource, Quota]]:
     return (owner.quotas for owner in owners.values())
+
+
+class QuotaUse(NamedTuple):
+    """What a team would hold with a job, and of what quota, of each resource; put into words when it is read:
+    ``research's quota (with it 24 of 32 h100)``.
+    """
+
+    team: str
+    figures: tuple[tuple[int, int, Resource], ...]
+
+    def __str__(self) -> str:
+        return ", ".join(
+            f"{self.team}'s quota (with it {used} of {quota} {resource})" for used, quota, resource in self.figures
+        )
+
+
+def quota_use(holder: Holder, amounts: Amounts) -> QuotaUse:
+    """The use of a team's quota with these amounts more."""
+    usage, quota = holder.usage, holder.quota
+    figures = [(usage.get(one, 0) + amount, quota(one).nominal, one) for one, amount in amounts.items()]
+    return QuotaUse(holder.name, tuple(figures))
 
 
 def limits(shares: Shares, team: str, resource: Resource) -> str:

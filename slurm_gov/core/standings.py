@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import compress, repeat
 
 from slurm_gov.core.beside import KINDS
 from slurm_gov.core.beside import caps as caps_beside
@@ -68,16 +69,16 @@ def pool_standings(policy: Policy, held: Holdings) -> tuple[PoolStanding, ...]:
     """Each pool's capacity."""
     standings = []
     for pool in policy.pools.values():
-        nodes, on_node = held.ground.gpus[pool.name], held.on_nodes[pool.tres]
-        here = [(gpus, on_node.get(name, 0), usable) for name, gpus, usable in nodes]
+        names, gpus, usable = held.ground.gpus[pool.name]
+        used = list(map(held.on_nodes[pool.tres].get, names, repeat(0)))
         standings.append(
             PoolStanding(
                 pool=pool.name,
-                nodes=len(nodes),
-                total=sum([gpus for gpus, _, _ in here]),
+                nodes=len(names),
+                total=sum(gpus),
                 healthy=held.ground.healthy[pool.name],
-                used=sum([used for _, used, _ in here]),
-                free=sum([gpus - used for gpus, used, usable in here if usable and gpus > used]),
+                used=sum(used),
+                free=sum([has - held for has, held in compress(zip(gpus, used, strict=True), usable) if has > held]),
                 quota=_quotas(policy, pool.name),
             )
         )

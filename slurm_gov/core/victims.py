@@ -167,25 +167,23 @@ class Line:
         self._helps: dict[object, dict[Victim, bool]] = {}
         self._begin(shares.cluster)
         lists: dict[str, list[list[_Place]]] = {}  # where a team's jobs are to be found
-        for number, victim in enumerate(running):
-            kept: Shield | None = None
+        for place in enumerate(running):
+            victim = place[1]
+            team = victim.team
             if not victim.plain:
                 if victim.ending:
                     continue
                 self.left_for |= victim.left_for.keys()
-                kept = None if victim.exposed else shield(policy, victim.team, victim.job, now)
-            if kept is None:
-                seen = lists.get(victim.team)
-                if seen is None:
-                    holder = shares.holder(victim.team)
-                    seen = lists[victim.team] = [self._of_team[holder]]
-                    if self._over[holder]:
-                        seen += self._where_seen(holder)
-                place = (number, victim)
-                for places in seen:
-                    places.append(place)
-            else:
-                self.shielded.setdefault(victim.team, []).append((victim, kept))
+                if not victim.exposed and (kept := shield(policy, team, victim.job, now)) is not None:
+                    self.shielded.setdefault(team, []).append((victim, kept))
+                    continue
+            if team not in lists:
+                holder = shares.holder(team)
+                lists[team] = [self._of_team[holder]]
+                if self._over[holder]:
+                    lists[team] += self._where_seen(holder)
+            for places in lists[team]:
+                places.append(place)
 
     def _begin(self, holder: Holder) -> None:
         self._over[holder] = holder.holds_too_much(holder.usage)
@@ -565,9 +563,7 @@ def _fits_in_quota(holder: Holder, amounts: Amounts) -> tuple[bool, Amounts]:
     for resource, amount in amounts.items():
         if usage.get(resource, 0) + amount > subtree.get(resource, 0):
             fits = False
-    if not holder.keeps_any:
-        return fits, amounts
-    return fits, {resource: max(0, amount - holder.kept_free(resource)) for resource, amount in amounts.items()}
+    return fits, holder.beyond_kept(amounts)
 
 
 def may_take_others(policy: Policy, shares: Shares, team: str, amounts: Amounts) -> bool:
@@ -580,13 +576,18 @@ def may_take_others(policy: Policy, shares: Shares, team: str, amounts: Amounts)
     if own.borrow_preempts is not None or policy.rebalance is not Rebalance.NEVER:
         return True
     here = shares.holder(team)
-    while here.parent is not None:
-        advantage, remaining = _fits_in_quota(here, amounts)
-        if advantage:
+    while (cohort := here.parent) is not None:
+        usage, subtree = here.usage, here.subtree
+        for resource, amount in amounts.items():
+            if usage.get(resource, 0) + amount > subtree.get(resource, 0):
+                break
+        else:
             return True
-        if here.limited and _at_borrow_limit(here, amounts, ()):
+        if cohort.parent is None or (here.limited and _at_borrow_limit(here, amounts, ())):
             return False
-        here, amounts = here.parent, remaining
+        if here.keeps_any:
+            amounts = here.beyond_kept(amounts)
+        here = cohort
     return False
 
 

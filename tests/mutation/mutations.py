@@ -40,6 +40,31 @@ SHARES = _in(
         "        if False:\n            most",
     ),
     (
+        "what would be used less is not counted",
+        "used = self.usage.get(resource, 0) - less",
+        "used = self.usage.get(resource, 0)",
+    ),
+    (
+        "what would be used less is not counted against a team's limit",
+        " - holder.usage.get(resource, 0) + less\n",
+        " - holder.usage.get(resource, 0)\n",
+    ),
+    (
+        "what a cohort keeps for itself is given back to the others",
+        "            less = max(0, used + less - kept) - max(0, used - kept)\n",
+        "            pass\n",
+    ),
+    (
+        "what was available is so for ever",
+        "        self._spare.clear()\n        self._log.append",
+        "        self._log.append",
+    ),
+    (
+        "what was available in a trial is so after it",
+        "        self._spare.clear()\n        for holders",
+        "        for holders",
+    ),
+    (
         "what is kept is not looked at",
         "while holder.parent is not None and not holder.keeps_any:",
         "while holder.parent is not None:",
@@ -135,9 +160,19 @@ SHARES = _in(
         "gpus * 1000.0 / lendable",
     ),
     (
+        "a team or cohort that takes what is its own waits for having borrowed",
+        "return _NOT_BORROWING",
+        "return self.past, False",
+    ),
+    (
+        "what a team keeps for itself counts as its cohort's",
+        "if holder.keeps_any and parent.parent is not None:",
+        "if False:",
+    ),
+    (
         "a cohort that takes what is its own waits for having borrowed",
-        "shares += (share + holder.past if share else share, without_weight)",
-        "shares += (share + holder.past, without_weight)",
+        "return share + self.past if share else share, without_weight",
+        "return share + self.past, without_weight",
     ),
     (
         "what was borrowed lately is never forgotten",
@@ -227,8 +262,8 @@ VICTIMS = _in(
     ),
     (
         "nothing keeps a job from being preempted",
-        "            if kept is None:\n                seen",
-        "            if True:\n                seen",
+        "is not None:\n                    self.shielded",
+        "is False:\n                    self.shielded",
     ),
     (
         "the highest priority goes first",
@@ -374,8 +409,13 @@ VICTIMS = _in(
     ),
     (
         "what is a cohort's is not worth a search",
-        "        if advantage:\n            return True\n        if here.limited",
-        "        if here.limited",
+        "        else:\n            return True\n        if cohort.parent is None",
+        "        if cohort.parent is None",
+    ),
+    (
+        "what a cohort keeps for itself is asked of the one above it",
+        "        if here.keeps_any:\n            amounts",
+        "        if False:\n            amounts",
     ),
     (
         "who has left for a job is asked to leave for it again",
@@ -465,8 +505,8 @@ ROOM = _in(
     ),
     (
         "exclusive jobs share their nodes",
-        "                and not (exclusive and free.jobs > 0)\n",
-        "",
+        " and not (exclusive and free.jobs > 0):\n                chosen",
+        ":\n                chosen",
     ),
     (
         "exclusive jobs that are spread share their nodes",
@@ -479,14 +519,19 @@ ROOM = _in(
         "    if False:\n        return Held(",
     ),
     (
-        "CPUs do not count",
-        "                and free.cpus >= cpus\n",
+        "who needs certain nodes needs no GPUs there",
+        "        if any(free.gpus.get(tres, 0) < each for free in first):\n            return None\n",
         "",
     ),
     (
+        "CPUs do not count",
+        "if free.cpus >= cpus and ",
+        "if ",
+    ),
+    (
         "memory does not count",
-        "                and free.memory >= memory\n",
-        "",
+        " and free.memory >= memory and",
+        " and",
     ),
     (
         "memory of a spread job does not count",
@@ -590,7 +635,7 @@ ROOM = _in(
     ),
     (
         "what a request of CPUs takes is still free",
-        "            levels.move(self.number, self.cpus, self.cpus + sign * held.cpus)\n",
+        "            levels.move(number, self.cpus, cpus)\n",
         "            pass\n",
     ),
     (
@@ -691,23 +736,23 @@ AHEAD = _in(
     ),
     (
         "jobs step back behind one that its quota could never hold",
-        "                fits = False\n",
-        "                fits = True\n",
+        "if any(amount > quotas[resource] for resource, amount in amounts.items()):",
+        "if False:",
     ),
     (
-        "a job larger than the quota need not be larger than those that run",
-        "            if more:\n",
-        "            if True:\n",
+        "jobs step back behind one for what it asks no more of than those that run hold",
+        "> quotas[resource] for resource in more):",
+        "> quotas[resource] for resource in amounts):",
     ),
     (
         "jobs step back behind one that is no larger than those that run",
-        " > quota and amount > most:",
-        " > quota:",
+        "if amount > largest.get(resource, 0)]",
+        "if amount > 0]",
     ),
     (
         "jobs step back behind one for which there is room",
-        "if usage.get(resource, 0) + amount > quota and",
-        "if",
+        "elif any(usage.get(resource, 0) + amounts[resource] > quotas[resource] for resource in more):",
+        "else:",
     ),
     (
         "jobs step back behind one that has not waited long",
@@ -781,8 +826,8 @@ AHEAD = _in(
     ),
     (
         "a team's own jobs are not what is in the way",
-        "        shares.remove(team, dict(holder.usage))\n",
-        "",
+        "max(shares.available(team, r, holder.usage.get(r, 0)), ",
+        "max(shares.available(team, r), ",
     ),
     (
         "jobs within the quota step back where the cap helps",
@@ -791,7 +836,7 @@ AHEAD = _in(
     ),
     (
         "jobs step back behind one that other teams' jobs keep from its nodes",
-        "elif room is not None and _fits_alone(held, team, batch.form):",
+        "elif room is not None and _fits_alone(held, team, batch.form, fits):",
         "elif room is not None:",
     ),
     (
@@ -834,8 +879,8 @@ PLAN = _in(
     ),
     (
         "who comes within its quota has no turn",
-        "if ask.held is not None or (batch.team in lost and self._comes_within(batch)):",
-        "if ask.held is not None:",
+        "                or (batch.team in lost and self._comes_within(batch))\n",
+        "",
     ),
     (
         "what leaves frees nothing",
@@ -943,9 +988,14 @@ PLAN = _in(
         "lacks_nodes = False",
     ),
     (
+        "whom one waits for is said of nodes that another has taken since",
+        "if before is not held:",
+        "if not names:",
+    ),
+    (
         "a team's standing in its quota is not looked at again",
-        "if ask.holder is not holder or ask.version != holder.version:",
-        "if ask.holder is not holder:",
+        "ask.holder is not holder or ask.version != holder.version:",
+        "ask.holder is not holder:",
     ),
     (
         "a team that lost a job is no owner again in this cycle",
@@ -1004,13 +1054,13 @@ PLAN = _in(
     ),
     (
         "what an ask gets is not looked at again before its turn",
-        "                if ask.changes != changes:\n                    ask.forget(changes)\n",
+        "            if ask.changes != changes:\n                ask.forget(changes)\n",
         "",
     ),
     (
         "who has started stands in line where it stood",
-        "            elif batch.place is not place:",
-        "            elif False:",
+        "            if batch.place is not place:",
+        "            if False:",
     ),
     (
         "what leaves changes nothing",
@@ -1408,8 +1458,8 @@ QUEUE = _in(
     ),
     (
         "who starts in one cycle is told so for ever",
-        "elif (said := batch.said) is not None and batch.told is batch.outcome:",
-        "elif (said := batch.said) is not None:",
+        "if said is None or batch.told is not outcome:",
+        "if said is None:",
     ),
     (
         "newcomers are told nothing",
@@ -1423,8 +1473,8 @@ QUEUE = _in(
     ),
     (
         "what a team wants at least is the most",
-        "min(n, mine[r])",
-        "max(n, mine[r])",
+        "min([amounts[resource] for amounts in smallest])",
+        "max([amounts[resource] for amounts in smallest])",
     ),
     (
         "the last in line are served first",

@@ -67,6 +67,20 @@ def test_the_cap_leaves_room_for_what_is_outside_the_pool() -> None:
     assert not {"cpu", "mem"} & caps["product"].keys()
 
 
+def test_who_asks_for_no_more_cpus_than_those_that_run_hold_is_not_kept_from_being_overtaken() -> None:
+    """Job 10 asks for more GPUs than any of the team's jobs holds, and for these there is room; what it waits for is
+    CPUs, of which it asks for as many as jobs 1 and 2 hold: when one of them ends it starts.
+    """
+    rules = replace(policy("{quota: {h100: 32, h100/cpu: 128}, borrow: none}"), protect_after=3600.0)
+    runs = [holds(id, "research", f"n{id}", 50) for id in (1, 2)]
+    waits = [job(10, "research", 50, 8, submit=NOW - 7200, priority=2000), job(11, "research", 8)]
+    decided = plan(rules, snapshot(8, *runs, *waits))
+    assert reasons(decided) == [Reason.TEAM_AT_LIMIT, Reason.STARTS_NOW]
+    assert decided.behind == {}
+    more = replace(waits[0], request=replace(waits[0].request, cpus=60))
+    assert reasons(plan(rules, snapshot(8, *runs, more, waits[1]))) == [Reason.TEAM_AT_LIMIT] * 2
+
+
 def test_cpus_are_lent_and_borrowed() -> None:
     rules = policy(
         "{quota: {h100: 32, h100/cpu: 128}, borrow: 50%}", "{quota: {h100: 32, h100/cpu: 384}, lend: {h100/cpu: 60}}"

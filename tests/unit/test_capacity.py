@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from math import log
 
@@ -86,3 +87,30 @@ def test_sharing_by_nobody_in_particular_is_one_cohort() -> None:
     use = running(1, "a", "n1 n2 n3", gpus=8)
     shares.add("a", {"h100": sum(one.gpus[H100] for one in use.held)})
     assert shares.available("b", "h100") == 8
+
+
+def test_what_would_be_available_if_some_were_not_used_is_what_is_when_it_is_not() -> None:
+    """In trees with limits of every kind, by chance, from 0 to all that a team uses."""
+    dice = random.Random(3)
+    for _ in range(200):
+        some = [cohort("top", None, dice.randrange(9), **_limits(dice))]
+        some += [cohort(name, "top", dice.randrange(9), **_limits(dice)) for name in ("left", "right")]
+        places = [dice.choice([None, "left", "right"]) for _ in "abcd"]
+        teams = [
+            team(name, dice.randrange(9), cohort=c, **_limits(dice)) for name, c in zip("abcd", places, strict=True)
+        ]
+        rules = policy(*teams, cohorts=frozen({one.name: one for one in some}))
+        shares = Shares(rules, {"h100": dice.randrange(40)})
+        for name in "abcd":
+            shares.add(name, {"h100": dice.randrange(12)})
+        for name in "abcd":
+            for less in range(shares.usage(name, "h100") + 1):
+                said = shares.available(name, "h100", less)
+                with shares.trial():
+                    shares.remove(name, {"h100": less})
+                    assert said == shares.available(name, "h100")
+                assert said == shares.available(name, "h100", less)
+
+
+def _limits(dice: random.Random) -> dict[str, int | None]:
+    return {limit: dice.choice([None, 0, dice.randrange(9)]) for limit in ("borrow", "lend")}

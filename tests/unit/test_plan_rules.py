@@ -258,6 +258,17 @@ def test_nobody_else_leaves_for_a_job_whose_place_is_being_left() -> None:
     assert victims(decided) == []
 
 
+def test_whom_one_waits_for_is_said_of_the_nodes_as_they_are_then() -> None:
+    """Job 31 of cat's asks for what job 20 of bee's does, after job 30 has taken the node that was free."""
+    rules = policy(team("bee", 0), team("cat", 0), team("absent", 24))
+    ending = [replace(running(n, "absent", f"n{n + 1}"), state=RunState.COMPLETING) for n in (1, 2)]
+    waits = [waiting(20, "bee", 2), waiting(30, "cat", priority=2000), waiting(31, "cat", 2)]
+    decided = plan(rules, snapshot(3, *ending, *waits))
+    assert decision(decided, 30).reason is Reason.STARTS_NOW
+    assert decision(decided, 20).why.endswith("it may borrow when job 1 has ended")
+    assert decision(decided, 31).why.endswith("it may borrow when job 1, 2 has ended")
+
+
 def owed_two_nodes(*more: RunningJob | WaitingJob, on_n2: str = "ant") -> Snapshot:
     """Job 1 has left node n1 for job 10 of ant's, which needs n1 and n2; job 2 has not left n2 yet, job 3 stays."""
     mark = Mark(10, "ant", NOW - 30, NOW - 1, NOW - 900)

@@ -23,7 +23,7 @@ class Wish:
 
     ``batch`` is the one it is in; without one it is no demand now, and what is decided of it never changes; unless it
     is a part of a het job: then it is what is decided of the first component.
-    ``place`` is its place in Slurm's order: highest priority first, then job id. ``gone``: it waits no longer.
+    ``place`` is its place in Slurm's order. ``gone``: it waits no longer.
     """
 
     __slots__ = ("batch", "gone", "job", "kind", "outcome", "place", "tasks")
@@ -31,7 +31,7 @@ class Wish:
     def __init__(self, job: WaitingJob, kind: Kind) -> None:
         self.job = job
         self.kind = kind
-        self.place = (-job.priority, job.id)
+        self.place = _place_of(job)
         self.batch: Batch | None = None
         self.gone = False
         self.tasks = job.tasks
@@ -209,22 +209,6 @@ class Batch:
             yield _verdict(self.kind, self.outcome, rest)
 
 
-def _tell(batches: Iterable[Batch]) -> list[Verdict]:
-    verdicts: list[Verdict] = []
-    say, new = verdicts.append, tuple.__new__  # as _verdict does it, without a call for each: there may be thousands
-    for batch in batches:
-        if batch.begun:
-            verdicts += batch.tell_each()
-            continue
-        outcome, said = batch.outcome, batch.said
-        if said is None or batch.told is not outcome:
-            batch.told = outcome
-            kind = batch.kind
-            said = batch.said = new(Verdict, (kind.team, kind.pool, outcome, batch.jobs))
-        say(said)
-    return verdicts
-
-
 def _verdict(kind: Kind, outcome: Outcome | None, jobs: Sequence[WaitingJob]) -> Verdict:
     assert outcome is not None
     return Verdict(kind.team, kind.pool, outcome, jobs)
@@ -270,12 +254,11 @@ class Queue:
         self._kinds = kinds
         self._waiting: Collection[WaitingJob] = ()
         self._known: dict[int, Wish] = {}  # by the record's own identity: records never change
-        self._places: list[tuple[int, int]] = []  # of each in the line
         self._asks: dict[tuple[Want, Form], Ask] = {}
         self._apart: dict[Wish, Verdict] = {}  # who is no demand
-        self._said: dict[
-            str, list[Verdict]
-        ] = {}  # what was decided of each team's jobs, but for those that come last
+        # What was decided of each team's jobs, but for those that come last.
+        self._said: dict[str, list[Verdict]] = {}
+        self._begun: list[Batch] = []  # those of which one has started in the last plan
         self._parts: dict[Wish, None] = {}
         self._whole: dict[int, Wish] = {}  # het jobs by id
 
@@ -289,30 +272,49 @@ class Queue:
         return sorted([batch for of_team in self.last.values() for batch in of_team.values()], key=_place)
 
     def decisions(self) -> Decisions:
-        """What was decided of everybody."""
+        """What was decided of everybody. No more is done in this plan."""
         verdicts = list(self._apart.values())
         for team, of_team in self.of_team.items():
             said = self._said.get(team)
             if said is None or team in self.moved:
-                said = self._said[team] = _tell(of_team.values())
+                said = self._said[team] = self._tell(of_team.values())
+            else:
+                for batch in of_team.values():
+                    batch.done = False
             verdicts += said
         self.moved.clear()
         for of_team in self.last.values():
-            verdicts += _tell(of_team.values())
+            verdicts += self._tell(of_team.values())
         for wish in self._parts:
             whole = self._whole[wish.job.part_of]
             of_all = whole.batch.outcome if whole.batch is not None else None
             verdicts.append(_verdict(wish.kind, whole.outcome or of_all, [wish.job]))
         return Decisions(self.line, verdicts)
 
+    def _tell(self, batches: Iterable[Batch]) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        # As _verdict does it, without a call for each: there may be thousands.
+        say, new = verdicts.append, tuple.__new__
+        for batch in batches:
+            batch.done = False
+            if batch.begun:
+                self._begun.append(batch)
+                verdicts += batch.tell_each()
+                continue
+            outcome, said = batch.outcome, batch.said
+            if said is None or batch.told is not outcome:
+                batch.told = outcome
+                kind = batch.kind
+                said = batch.said = new(Verdict, (kind.team, kind.pool, outcome, batch.jobs))
+            say(said)
+        return verdicts
+
     def become(self, waiting: Collection[WaitingJob]) -> None:
         """Hold these and no others, nothing done about any of them yet."""
-        for of_team in (*self.of_team.values(), *self.last.values()):
-            for batch in of_team.values():
-                batch.done = False
-                if batch.begun:
-                    batch.begin()
-                    self.moved.add(batch.team)
+        for batch in self._begun:
+            batch.begin()
+            self.moved.add(batch.team)
+        self._begun.clear()
         known = self._known
         left, new = differences(self._waiting, waiting, known)
         gone = [known.pop(id(job)) for job in left]
@@ -405,27 +407,29 @@ class Queue:
         """Have these no more in the line, and those: most of it is not even looked at. It is a new one each time,
         for plans keep theirs.
         """
-        old, old_places = self.line, self._places
+        old = self.line
         line: list[WaitingJob] = []
-        places: list[tuple[int, int]] = []
         done = 0
         for wish in sorted([*gone, *came], key=_place):
             # Mostly it is near by.
             near = done + 256
-            end = near if near < len(old_places) and old_places[near] > wish.place else len(old_places)
-            here = bisect_left(old_places, wish.place, done, end)
+            end = near if near < len(old) and _place_of(old[near]) > wish.place else len(old)
+            here = bisect_left(old, wish.place, done, end, key=_place_of)
             if wish.gone:
                 while old[here] is not wish.job:
                     here += 1
             line += old[done:here]
-            places += old_places[done:here]
             if wish.gone:
                 done = here + 1
             else:
                 line.append(wish.job)
-                places.append(wish.place)
                 done = here
-        self.line, self._places = line + old[done:], places + old_places[done:]
+        self.line = line + old[done:]
+
+
+def _place_of(job: WaitingJob) -> Place:
+    """Its place in Slurm's order: highest priority first, then job id."""
+    return -job.priority, job.id
 
 
 _place = attrgetter("place")

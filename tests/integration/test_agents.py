@@ -200,6 +200,7 @@ def test_a_node_is_shut_out_at_once(fleet: Fleet, listener: Listener) -> None:
             listener.status.pop("n3", None)
             asyncio.run(say(fleet, "n3", {name: json.dumps(status("n3"))}))
             asyncio.run(say(fleet, "n2", {topics.topic(Status, "n2"): json.dumps(fresh := status("n2"))}))
+            until(lambda: "n2" in listener.status, "n2 has spoken")
             until(lambda: listener.status["n2"].sequence == fresh["sequence"], "n2 still speaks")
             return "n3" not in listener.status
 

@@ -1403,18 +1403,23 @@ QUEUE = _in(
     ),
     (
         "the lowest priority is served first",
-        "self.place = (-job.priority, job.id)",
-        "self.place = (job.priority, job.id)",
+        "return -job.priority, job.id",
+        "return job.priority, job.id",
     ),
     (
         "of equal priorities the last job is served first",
-        "self.place = (-job.priority, job.id)",
-        "self.place = (-job.priority, -job.id)",
+        "return -job.priority, job.id",
+        "return -job.priority, -job.id",
     ),
     (
         "an array has one task",
         "        wish.tasks -= 1\n",
         "        wish.tasks = 0\n",
+    ),
+    (
+        "who started in an earlier cycle is not looked at anew",
+        "                self._begun.append(batch)\n",
+        "",
     ),
     (
         "what started in an earlier cycle has started",
@@ -1423,8 +1428,13 @@ QUEUE = _in(
     ),
     (
         "what failed in an earlier cycle fails for ever",
-        "                batch.done = False\n",
-        "",
+        "            batch.done = False\n            if batch.begun:",
+        "            if batch.begun:",
+    ),
+    (
+        "what failed as in the cycle before fails for ever",
+        "                    batch.done = False\n",
+        "                    pass\n",
     ),
     (
         "jobs that are gone wait on",
@@ -1488,8 +1498,8 @@ QUEUE = _in(
     ),
     (
         "who is far off in line is put near by",
-        "if near < len(old_places) and old_places[near] > wish.place",
-        "if near < len(old_places)",
+        "if near < len(old) and _place_of(old[near]) > wish.place",
+        "if near < len(old)",
     ),
     (
         "what is no demand and waits no longer is told on",

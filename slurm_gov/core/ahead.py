@@ -115,8 +115,10 @@ def _large(queue: Queue, held: Holdings, team: str) -> tuple[set[Want], set[Want
     """
     wants, known = queue.tasks[team], held.large.get(team)
     if known is None or known[0] is not wants:
-        holder, largest = held.shares.holder(team), held.largest(team)
-        large, larger = _sizes(holder, wants, largest)
+        if known is not None and known[0].keys() == wants.keys():
+            large, larger, _ = known[1]
+        else:
+            large, larger = _sizes(held.shares.holder(team), wants, held.largest(team))
         either = large | larger
         line = [head for head in reversed(queue.heads[team]) if head[1].want in either] if either else []
         known = held.large[team] = wants, (large, larger, line)

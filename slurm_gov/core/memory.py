@@ -90,7 +90,7 @@ class Holdings:
         self._empty: Room | None = None
         self._could_run: dict[Form, bool] = {}
         self._summed: dict[str, _Sums] = {}
-        self.large: dict[str, tuple[object, tuple[set[Want], set[Want], list[tuple[Place, Batch]]]]] = {}
+        self.large: dict[str, tuple[Mapping[Want, int], tuple[set[Want], set[Want], list[tuple[Place, Batch]]]]] = {}
         self._marked: dict[int, RunningJob] = {}
         self._ending: dict[int, RunningJob] = {}
 

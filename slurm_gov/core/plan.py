@@ -127,7 +127,7 @@ class _Cycle:
         self.places_later: dict[Form, tuple[int, tuple[Held, ...] | None]] = {}
         self.full_later: dict[Form, int] = {}
         self.named: dict[Form, tuple[tuple[Held, ...], str]] = {}  # who leaves what was found for it later
-        self.may_use: dict[Form, dict[str, bool]] = {}
+        self.may_use: dict[object, dict[str, bool]] = {}  # by what is equal for those that may use the same nodes
         self.preempt: list[Preempt] = []
         for job in held.ending():
             self._will_leave(job.held, job.display_id)
@@ -322,7 +322,7 @@ class _Cycle:
         left = -inf if job.mark is None or job.mark.spared else job.mark.since
         preemptor = Preemptor(batch.team, kind.priority, job.submit, amounts, contested, once, left)
 
-        known = self.may_use.setdefault(batch.form, {})
+        known = self.may_use.setdefault(batch.form.nodes, {})
 
         def on_its_nodes(victim: Victim) -> bool:
             for held in victim.job.held:
@@ -440,7 +440,7 @@ class _Cycle:
             and node.usable
             and any(eligible(one.request, node, partition) for one in form.parts for partition in one.partitions)
         )
-        self.may_use.setdefault(form, {})[name] = usable
+        self.may_use.setdefault(form.nodes, {})[name] = usable
         return usable
 
     def _take_place_of(self, batch: Batch, found: _Chosen) -> None:
@@ -512,7 +512,7 @@ class _Cycle:
         """Divide what is idle: job by job to the team with the smallest share, or first come first served."""
         if self.policy.idle is Idle.FIRST_COME:
             heads = in_line(self.queue.batches())
-            while (batch := self._next(heads)) is not None:
+            while (batch := self._next(heads, of_all=True)) is not None:
                 self._serve_borrower(batch)
             return
         # Only teams with a job that may be able to start stand in line: on a full cluster, most have none.
@@ -580,9 +580,9 @@ class _Cycle:
                     )
                     self._fail(batch, (Reason.NOT_STARTED, why, (batch.form,)))
 
-    def _next(self, heads: Heads) -> Batch | None:
+    def _next(self, heads: Heads, of_all: bool = False) -> Batch | None:
         """The batch of the next job that may be able to start. Of those ahead of which can be told at a glance that
-        they cannot, whoever else is served before them, it is said why.
+        they cannot, whoever else is served before them, it is said why. ``of_all``: not of one team, but of all.
         """
         # Nothing starts meanwhile.
         changes, protected, said_behind, lost = self.changes, self.protected, self.said_behind, self.lost
@@ -596,7 +596,10 @@ class _Cycle:
                 continue
             head = protected.get(batch.line)
             if head is not None and place > head.place:
-                self._fail(batch, said_behind.get(head.job) or self._is_ahead(head, batch))
+                said = said_behind.get(head.job) or self._is_ahead(head, batch)
+                self._fail(batch, said)
+                if not of_all:
+                    self._fail_behind(heads, batch.line, said)
                 continue
             ask = batch.ask
             if ask.changes != changes:
@@ -796,6 +799,17 @@ class _Cycle:
             return False
         self._fail(batch, self._is_ahead(head, batch))
         return True
+
+    def _fail_behind(self, heads: Heads, line: tuple[str, str], outcome: Outcome) -> None:
+        """Whoever else stands in that line is behind the same job: there is no need to look at each in its turn."""
+        others = []
+        for one in heads:
+            batch = one[1]
+            if batch.line != line:
+                others.append(one)
+            elif not batch.done:
+                self._fail(batch, outcome)
+        heads[:] = others
 
     def _is_ahead(self, head: Ahead, batch: Batch) -> Outcome:
         said = self.said_behind.get(head.job)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 from slurm_gov.core.policy import Cohort, Policy, Quota, Resource, Team
 
@@ -448,25 +447,25 @@ def _quotas_of(owners: Mapping[str, Team] | Mapping[str, Cohort]) -> Iterator[Ma
     return (owner.quotas for owner in owners.values())
 
 
-class QuotaUse(NamedTuple):
-    """What a team would hold with a job, and of what quota, of each resource; put into words when it is read:
-    ``research's quota (with it 24 of 32 h100)``.
+class QuotaUse(tuple[object, ...]):
+    """A team, and of each resource what it would hold with a job, its quota, and the resource's name; put into words
+    when it is read: ``research's quota (with it 24 of 32 h100)``.
     """
 
-    team: str
-    figures: tuple[tuple[int, int, Resource], ...]
+    __slots__ = ()
 
     def __str__(self) -> str:
-        return ", ".join(
-            f"{self.team}'s quota (with it {used} of {quota} {resource})" for used, quota, resource in self.figures
-        )
+        team, figures = self[0], self[1:]
+        each = zip(figures[::3], figures[1::3], figures[2::3], strict=True)
+        return ", ".join(f"{team}'s quota (with it {used} of {quota} {resource})" for used, quota, resource in each)
 
 
 def quota_use(holder: Holder, amounts: Amounts) -> QuotaUse:
     """The use of a team's quota with these amounts more."""
-    usage, quota = holder.usage, holder.quota
-    figures = [(usage.get(one, 0) + amount, quota(one).nominal, one) for one, amount in amounts.items()]
-    return QuotaUse(holder.name, tuple(figures))
+    figures: list[object] = [holder.name]
+    for resource, amount in amounts.items():
+        figures += (holder.usage.get(resource, 0) + amount, holder.quota(resource).nominal, resource)
+    return QuotaUse(figures)
 
 
 def limits(shares: Shares, team: str, resource: Resource) -> str:

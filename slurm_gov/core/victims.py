@@ -17,6 +17,7 @@ from enum import StrEnum
 from heapq import merge
 from itertools import islice, tee
 from math import inf
+from operator import attrgetter
 
 from slurm_gov.core.capacity import team_use
 from slurm_gov.core.policy import Policy, Rebalance, Reclaim, Resource, Victims, WithinTeam
@@ -142,10 +143,6 @@ class Working:
             self.room.undo(room)
 
 
-_Place = tuple[int, Victim]
-"""Who it is, after the number in the order in which all would be preempted."""
-
-
 class Line:
     """The running jobs that may be preempted at all, in the order in which they would be.
 
@@ -160,15 +157,14 @@ class Line:
         self.shielded: dict[str, list[tuple[Victim, Shield]]] = {}
         self.left_for: set[int] = set()
         self._shares = shares
-        self._of_team: dict[Holder, list[_Place]] = {}
-        self._in_cohort: dict[Holder, list[_Place]] = {}
+        self._of_team: dict[Holder, list[Victim]] = {}
+        self._in_cohort: dict[Holder, list[Victim]] = {}
         self._over: dict[Holder, bool] = {}
         self._held: dict[str, dict[tuple[int, bool], Amounts]] = {}
         self._helps: dict[object, dict[Victim, bool]] = {}
         self._begin(shares.cluster)
-        lists: dict[str, list[list[_Place]]] = {}  # where a team's jobs are to be found
-        for place in enumerate(running):
-            victim = place[1]
+        lists: dict[str, list[list[Victim]]] = {}  # where a team's jobs are to be found
+        for victim in running:
             team = victim.team
             if not victim.plain:
                 if victim.ending:
@@ -182,8 +178,8 @@ class Line:
                 lists[team] = [self._of_team[holder]]
                 if self._over[holder]:
                     lists[team] += self._where_seen(holder)
-            for places in lists[team]:
-                places.append(place)
+            for line in lists[team]:
+                line.append(victim)
 
     def _begin(self, holder: Holder) -> None:
         self._over[holder] = holder.holds_too_much(holder.usage)
@@ -194,10 +190,10 @@ class Line:
         for child in holder.children:
             self._begin(child)
 
-    def _below(self, holder: Holder) -> list[_Place]:
+    def _below(self, holder: Holder) -> list[Victim]:
         return self._of_team[holder] if holder.is_team else self._in_cohort[holder]
 
-    def _where_seen(self, holder: Holder) -> Iterator[list[_Place]]:
+    def _where_seen(self, holder: Holder) -> Iterator[list[Victim]]:
         """The lists of the cohorts above that see what is below this one, if it is over its quota."""
         for cohort in holder.above():
             yield self._in_cohort[cohort]
@@ -211,24 +207,23 @@ class Line:
             over = holder.holds_too_much(holder.usage)
             if over is not self._over[holder]:
                 self._over[holder] = over
-                for places in self._where_seen(holder):
-                    for place in self._below(holder):
-                        (insort if over else _drop)(places, place)
+                for line in self._where_seen(holder):
+                    for victim in self._below(holder):
+                        (_put if over else _drop)(line, victim)
             holder = holder.parent
 
     def leave(self, victim: Victim) -> None:
         """It is preempted in this plan already; to be told before its team's holding changes."""
         holder = self._shares.holder(victim.team)
-        place = next(place for place in self._of_team[holder] if place[1] is victim)
-        _drop(self._of_team[holder], place)
+        _drop(self._of_team[holder], victim)
         self._held.pop(victim.team, None)
         if self._over[holder]:
-            for places in self._where_seen(holder):
-                _drop(places, place)
+            for line in self._where_seen(holder):
+                _drop(line, victim)
 
     def of_team(self, team: str) -> list[Victim]:
         """A team's own jobs."""
-        return [victim for _, victim in self._of_team[self._shares.holder(team)]]
+        return self._of_team[self._shares.holder(team)]
 
     def held_below(self, team: str, priority: int, equal: bool) -> Amounts:
         """What a team's own jobs of lower classes hold, or of equal ones too."""
@@ -236,7 +231,7 @@ class Line:
         held = known.get((priority, equal))
         if held is None:
             sums: dict[Resource, int] = {}
-            for _, victim in self._of_team[self._shares.holder(team)]:
+            for victim in self.of_team(team):
                 if victim.priority < priority or (equal and victim.priority == priority):
                     for resource, amount in victim.use.items():
                         sums[resource] = sums.get(resource, 0) + amount
@@ -256,26 +251,33 @@ class Line:
             inner = cohort
         return found
 
-    def within(self, cohorts: Iterable[Holder]) -> Iterable[_Place]:
+    def within(self, cohorts: Iterable[Holder]) -> Iterable[Victim]:
         """The jobs that can be taken from within these cohorts, each once."""
         lists = [self._in_cohort[cohort] for cohort in cohorts]
-        return lists[0] if len(lists) == 1 else _once(merge(*lists))
+        return lists[0] if len(lists) == 1 else _once(merge(*lists, key=_order))
 
     def helps(self, contested: frozenset[Resource], nodes: object) -> dict[Victim, bool]:
         """Whose going would help whoever lacks these and may use the same ``nodes``: as far as anybody has asked."""
         return self._helps.setdefault((contested, nodes), {})
 
 
-def _once(places: Iterable[_Place]) -> Iterator[_Place]:
+def _once(victims: Iterable[Victim]) -> Iterator[Victim]:
     last = None
-    for place in places:
-        if place[1] is not last:
-            yield place
-        last = place[1]
+    for victim in victims:
+        if victim is not last:
+            yield victim
+        last = victim
 
 
-def _drop(places: list[_Place], place: _Place) -> None:
-    del places[bisect_left(places, place)]
+_order = attrgetter("order")
+
+
+def _put(line: list[Victim], victim: Victim) -> None:
+    insort(line, victim, key=_order)
+
+
+def _drop(line: list[Victim], victim: Victim) -> None:
+    del line[bisect_left(line, victim.order, key=_order)]
 
 
 _CLAIM_ORDER = {Claim.RECLAIM: 0, Claim.FAIR_SHARE: 0, Claim.WITHIN_TEAM: 2}
@@ -386,7 +388,7 @@ class Candidates:
         lower_only = policy.teams[preemptor.team].reclaim is Reclaim.LOWER_PRIORITY
         part: tuple[bool, bool] | None = None
         second: list[Candidate] = []
-        for _, victim in self._line.within(self._cohorts):
+        for victim in self._line.within(self._cohorts):
             if victim.part != part:
                 yield from second
                 second = []
@@ -414,7 +416,7 @@ class Candidates:
         own_jobs, own_team, some_left = list(self._own_jobs), preemptor.team, self._some_left
         helps = self._line.helps(preemptor.contested, self._nodes)
         part: tuple[bool, bool] | None = None
-        for _, victim in self._line.within(self._cohorts):
+        for victim in self._line.within(self._cohorts):
             if victim.part != part:
                 while own_jobs and own_jobs[0].victim.part < victim.part:
                     yield own_jobs.pop(0)

@@ -261,6 +261,11 @@ VICTIMS = _in(
         "                if False:\n",
     ),
     (
+        "who comes to be above its quota is the last to be preempted",
+        "    insort(line, victim, key=_order)\n",
+        "    line.append(victim)\n",
+    ),
+    (
         "nothing keeps a job from being preempted",
         "is not None:\n                    self.shielded",
         "is False:\n                    self.shielded",
@@ -835,6 +840,11 @@ AHEAD = _in(
         "",
     ),
     (
+        "what is large is so whatever else comes to wait",
+        "if known is not None and known[0].keys() == wants.keys():",
+        "if known is not None:",
+    ),
+    (
         "jobs step back behind one that other teams' jobs keep from its nodes",
         "elif room is not None and _fits_alone(held, team, batch.form, fits):",
         "elif room is not None:",
@@ -1056,6 +1066,11 @@ PLAN = _in(
         "what an ask gets is not looked at again before its turn",
         "            if ask.changes != changes:\n                ask.forget(changes)\n",
         "",
+    ),
+    (
+        "who asks for another pool is behind the job of this one",
+        "            if batch.line != line:\n",
+        "            if False:\n",
     ),
     (
         "who has started stands in line where it stood",

@@ -6,12 +6,13 @@ import random
 from dataclasses import replace
 from math import log
 
-from clusters import H100, node, policy, running, snapshot, team
+from clusters import H100, NOW, node, policy, running, snapshot, team
 
 from slurm_gov.core.capacity import Ground, lately
-from slurm_gov.core.policy import Cohort, Quota, frozen
+from slurm_gov.core.policy import Cohort, Pool, Quota, Team, frozen
 from slurm_gov.core.shares import SHARED, Shares, lent_by
 from slurm_gov.core.snapshot import Node
+from slurm_gov.core.victims import Line, as_victim, may_take_others
 
 
 def cohort(name: str, parent: str | None = None, quota: int = 0, **limits: int | None) -> Cohort:
@@ -79,6 +80,57 @@ def test_the_outermost_cohorts_share_comes_first() -> None:
     assert first[2:4] > second[2:4]
     assert first[4:] == (True, 8 * 1000 / 72)
     assert first > second
+
+
+def test_what_a_team_keeps_for_itself_is_not_asked_of_its_cohort() -> None:
+    """Ant lends nothing of its 8, and uses 4: of 8 more it asks its cohort for 4, which are the cohort's own."""
+    low = cohort("low", "top", quota=4)
+    rules = policy(team("ant", 8, lend=0, cohort="low"), cohorts=frozen({"top": cohort("top"), "low": low}))
+    shares = Shares(rules, {"h100": 32})
+    shares.add("ant", {"h100": 4})
+    assert shares.shares_with("ant", {"h100": 8})[2:4] == (False, 0.0)
+    assert shares.shares_with("ant", {"h100": 9})[2:4] > (False, 0.0)
+    assert may_take_others(rules, shares, "ant", {"h100": 8})
+    assert not may_take_others(rules, shares, "ant", {"h100": 9})
+
+
+def test_who_takes_what_is_its_own_of_several_pools_has_no_past() -> None:
+    both = frozen({"h100": Quota(8), "a100": Quota(8)})
+    rules = policy(Team("ant", both, fair_share_weight=1), team("bee", 64))
+    rules = replace(rules, pools=frozen({**rules.pools, "a100": Pool("a100", ("old",), "gpu:a100")}))
+    shares = Shares(rules, {"h100": 72, "a100": 8})
+    shares.remember({"ant": 100.0}, {})
+    assert shares.shares_with("ant", {"h100": 8, "a100": 8})[-2:] == (False, 0.0)
+    assert shares.shares_with("ant", {"h100": 8, "a100": 9})[-1] > 100 * 1000 / 80
+
+
+def test_who_comes_to_be_above_its_quota_is_preempted_in_its_turn() -> None:
+    """Job 2 of ant's started last but one; its cohort comes to hold too much when bee gets something."""
+    low = cohort("low", "top")
+    rules = policy(
+        team("ant", 0, cohort="low"),
+        team("bee", 16, cohort="low"),
+        team("cat", 0, cohort="top"),
+        cohorts=frozen({"low": low, "top": cohort("top")}),
+    )
+    ran = [
+        running(1, "cat", "n1", start=NOW - 3),
+        running(2, "ant", "n2", start=NOW - 2),
+        running(3, "cat", "n3", start=NOW - 1),
+    ]
+    victims = sorted((as_victim(rules, one.account, one) for one in ran), key=lambda one: one.order)
+    shares = Shares(rules, {"h100": 32})
+    for one in victims:
+        shares.add(one.team, one.use)
+    line = Line(rules, shares, victims, NOW)
+    whole = [shares.cohort("top")]
+    assert [one.job.id for one in line.within(whole)] == [3, 1]
+    shares.give("bee", {"h100": 16})
+    line.update("bee")
+    assert [one.job.id for one in line.within(whole)] == [3, 2, 1]
+    shares.remove("bee", {"h100": 16})
+    line.update("bee")
+    assert [one.job.id for one in line.within(whole)] == [3, 1]
 
 
 def test_sharing_by_nobody_in_particular_is_one_cohort() -> None:

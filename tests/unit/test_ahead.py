@@ -82,6 +82,11 @@ def test_jobs_of_another_pool_are_not_in_its_way() -> None:
     runs = replace(running(3, "ant", "m1", gpus=4), partition="old", held=(Held("m1", frozen({a100: 4}), 4, 1000),))
     waits = [long_ago(LARGE), small(12), long_ago(old(replace(LARGE, id=20))), old(small(22))]
     assert plan(both, snapshot(nodes, *HELD, runs, *waits)).behind == {12: 10, 22: 20}
+    # Also one that borrows.
+    mine, theirs = frozen({"h100": Quota(16, borrow=0), "a100": Quota(0)}), frozen({"a100": Quota(16)})
+    borrows = replace(both, teams=frozen({"ant": Team("ant", mine), "absent": Team("absent", theirs)}))
+    decided = plan(borrows, snapshot(nodes, *HELD, long_ago(LARGE), small(12), old(small(31))))
+    assert reason(decided, 12)[0] is Reason.TEAM_AT_LIMIT and reason(decided, 31)[0] is Reason.STARTS_NOW
 
 
 def test_one_that_came_when_nothing_else_had_changed_is_not_overtaken_either() -> None:

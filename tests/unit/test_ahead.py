@@ -85,7 +85,7 @@ def test_jobs_of_another_pool_are_not_in_its_way() -> None:
     # Also one that borrows.
     mine, theirs = frozen({"h100": Quota(16, borrow=0), "a100": Quota(0)}), frozen({"a100": Quota(16)})
     borrows = replace(both, teams=frozen({"ant": Team("ant", mine), "absent": Team("absent", theirs)}))
-    decided = plan(borrows, snapshot(nodes, *HELD, long_ago(LARGE), small(12), old(small(31))))
+    decided = plan(borrows, snapshot(nodes, *HELD, long_ago(LARGE), small(12, gpus=8), old(small(31))))
     assert reason(decided, 12)[0] is Reason.TEAM_AT_LIMIT and reason(decided, 31)[0] is Reason.STARTS_NOW
 
 

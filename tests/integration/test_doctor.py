@@ -87,10 +87,10 @@ def test_what_is_found_without_a_restart(cluster: Sandbox, tmp_path: Path) -> No
         replaced = re.sub(rb"for Slurm 0x..", b"for Slurm 0x13", replaced)
         plugin.unlink()
         plugin.write_bytes(replaced)
-        # A cap of the site's own above the teams, and a team without its own.
+        # A cap of the site's own above the teams, and a team without its own, which slurm-govd would give it again.
+        cluster.stop_governor()
         cluster.sacctmgr(["modify account where name=root set GrpTRES=gres/gpu:h100=4"])
         cluster.sacctmgr(["modify account where name=product set GrpTRES=gres/gpu:h100=-1"])
-        cluster.stop_governor()
         code, errors, warnings = doctor(cluster, "--mqtt", "127.0.0.1:9")  # no broker there
         assert code == 1
         finds(errors, "fail wants open or closed", "correct the line")

@@ -122,7 +122,7 @@ def warn(snapshot: Snapshot, decided: Plan) -> Snapshot:
     for job in snapshot.running:
         mark = job.mark if job.being_preempted else None
         if job.id not in told:
-            running.append(replace(job, mark=None))
+            running.append(job if job.mark is None else replace(job, mark=None))
         elif mark is None:
             one = told[job.id]
             mark = Mark(one.beneficiary, one.beneficiary_team, snapshot.now, snapshot.now + GRACE, job.start)

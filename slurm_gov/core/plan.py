@@ -318,9 +318,9 @@ class _Cycle:
         # The tasks of an array are one record: that one of them had its victims must not keep the others from theirs.
         # A task that was requeued is a record of its own; the last one keeps the array's id.
         many = job.tasks > 1 or (job.mark is None and job.display_id.startswith(f"{job.id}_"))
-        once = 0 if many else job.id
+        started = self._last_start_of(job) if many and job.id in self.line.left_for else -inf
         left = -inf if job.mark is None or job.mark.spared else job.mark.since
-        preemptor = Preemptor(batch.team, kind.priority, job.submit, amounts, contested, once, left)
+        preemptor = Preemptor(batch.team, kind.priority, job.submit, amounts, contested, job.id, left, started)
 
         known = self.may_use.setdefault(batch.form.nodes, {})
 
@@ -369,6 +369,12 @@ class _Cycle:
         if chosen is None or self._others_would_take_it(batch, chosen):
             return None
         return _Chosen(chosen, possible.first(len(chosen) + 1))
+
+    def _last_start_of(self, array: WaitingJob) -> float:
+        """When the last of an array's tasks started, of those that run; before all times if none does."""
+        tasks, team = f"{array.display_id.partition('_')[0]}_", self.kinds.team(array.account)
+        running = self.holdings.of_team[team].values() if team is not None else ()
+        return max((one.job.start for one in running if one.job.display_id.startswith(tasks)), default=-inf)
 
     def _an_easier_one_waits(self, batch: Batch) -> bool:
         """Whether a job of the team that was passed over would fit wherever this one does, and asks for no more:

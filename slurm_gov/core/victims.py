@@ -68,7 +68,7 @@ class Victim:
 class Preemptor:
     """The waiting job that looks for victims. ``amounts`` is per resource; ``contested`` are the resources
     that somebody must give up for it. ``job`` is its id, if nobody is to leave twice for it, else 0; ``left`` is when
-    it was last told to leave itself, if it ever was.
+    it was last told to leave itself, if it ever was. ``started``: of an array, when the last of its tasks did.
     """
 
     team: str
@@ -78,6 +78,7 @@ class Preemptor:
     contested: frozenset[Resource]
     job: int = 0
     left: float = -inf
+    started: float = -inf
 
 
 class Claim(StrEnum):
@@ -535,10 +536,11 @@ def _may_take_own(rule: WithinTeam, preemptor: Preemptor, victim: Victim) -> boo
 def has_left_for(victim: Victim, preemptor: Preemptor) -> bool:
     """Whether an earlier run of it left for this very job since that began to wait: it is not asked to again. Nor if
     that one was preempted itself since, and waits anew for that: three would take turns for ever, each with a right
-    of its own to the place of the next.
+    of its own to the place of the next. An array is one record: for it a job leaves again if one of its tasks has
+    started since; else what it left is another's, and would be so again.
     """
     at = victim.left_for.get(preemptor.job) if preemptor.job else None
-    return at is not None and (at >= preemptor.submit or at <= preemptor.left)
+    return at is not None and (at >= preemptor.submit or at <= preemptor.left) and at > preemptor.started
 
 
 def uses(victim: Victim, preemptor: Preemptor) -> bool:

@@ -1254,8 +1254,18 @@ PLAN = _in(
     ),
     (
         "one job of an array had its victims, so none has any more",
-        "once = 0 if many else job.id",
-        "once = job.id",
+        "started = self._last_start_of(job) if many and job.id in self.line.left_for else -inf",
+        "started = -inf",
+    ),
+    (
+        "for an array a job leaves again and again",
+        "started = self._last_start_of(job) if many and job.id in self.line.left_for else -inf",
+        "started = inf if many else -inf",
+    ),
+    (
+        "for an array a job leaves again when one of another has started",
+        "if one.job.display_id.startswith(tasks))",
+        "if one.job.display_id)",
     ),
     (
         "jobs that waited long are overtaken within the quota",

@@ -408,6 +408,27 @@ def test_nobody_borrows_on_the_credit_of_those_who_have_yet_to_leave() -> None:
     assert after.caps["bee"][H100] == 16
 
 
+def test_nobody_leaves_again_for_an_array_of_which_no_task_has_started_since() -> None:
+    """Job 1 left for array 10, or for a task of it. What it left was another's, of a higher priority in Slurm."""
+    rules = policy(team("owner", 16), team("guest", 0), team("absent", 8))
+    back = running(1, "guest", "n1", start=NOW - 5, preempted=(Preempted(NOW - 100, 10),))
+    waits = replace(waiting(10, "owner"), submit=NOW - 200)
+    several, last = replace(waits, tasks=2, display_id="10_[1-2]"), replace(waits, display_id="10_[2]")
+    alone = replace(waits, display_id="9_2")
+    for job, tasks, start, leave in (
+        (several, "10_7", NOW - 90, [1]),
+        (last, "10_1", NOW - 90, [1]),
+        (several, "10_7", NOW - 110, []),
+        (last, "10_1", NOW - 110, []),
+        (several, "100_7", NOW - 90, []),
+        (alone, "9_1", NOW - 90, []),
+    ):
+        task = replace(running(20, "owner", "n2", start=start), display_id=tasks)
+        assert victims(plan(rules, snapshot(2, back, task, job))) == leave, (job.display_id, tasks, start)
+    for job in (several, last, alone):
+        assert victims(plan(rules, snapshot(1, back, job))) == []
+
+
 def test_nobody_is_asked_to_leave_again_for_the_job_for_which_it_left() -> None:
     rules = policy(team("owner", 8), team("guest", 0), team("absent", 8))
     back = running(1, "guest", "n1", start=NOW - 5, preempted=(Preempted(NOW - 100, 10),))
@@ -415,15 +436,9 @@ def test_nobody_is_asked_to_leave_again_for_the_job_for_which_it_left() -> None:
     waits = replace(waiting(10, "owner"), submit=NOW - 200)
     assert victims(plan(rules, snapshot(2, back, other, waits))) == [2]
     assert victims(plan(rules, snapshot(1, back, waits))) == []
-    # For another job, or the same when it waits anew, or another task of the same array, it is.
-    for job in (
-        replace(waits, id=11),
-        replace(waits, submit=NOW - 50),
-        replace(waits, tasks=2, display_id="10_[1-2]"),
-        replace(waits, display_id="10_[2]"),
-    ):
+    # For another job, or the same when it waits anew, it is.
+    for job in (replace(waits, id=11), replace(waits, submit=NOW - 50)):
         assert victims(plan(rules, snapshot(1, back, job))) == [1]
-    assert victims(plan(rules, snapshot(1, back, replace(waits, display_id="9_2")))) == [], "a task on its own"
     own = policy(team("owner", 8))
     mine = replace(back, account="owner", qos="experiment")
     assert victims(plan(own, snapshot(1, mine, replace(waits, qos="inference")))) == []

@@ -415,6 +415,7 @@ def test_nobody_leaves_again_for_an_array_of_which_no_task_has_started_since() -
     waits = replace(waiting(10, "owner"), submit=NOW - 200)
     several, last = replace(waits, tasks=2, display_id="10_[1-2]"), replace(waits, display_id="10_[2]")
     alone = replace(waits, display_id="9_2")
+    requeued = replace(last, mark=Mark(3, "guest", NOW - 150, NOW - 150, NOW - 180))
     for job, tasks, start, leave in (
         (several, "10_7", NOW - 90, [1]),
         (last, "10_1", NOW - 90, [1]),
@@ -422,6 +423,7 @@ def test_nobody_leaves_again_for_an_array_of_which_no_task_has_started_since() -
         (last, "10_1", NOW - 110, []),
         (several, "100_7", NOW - 90, []),
         (alone, "9_1", NOW - 90, []),
+        (requeued, "10_1", NOW - 90, []),
     ):
         task = replace(running(20, "owner", "n2", start=start), display_id=tasks)
         assert victims(plan(rules, snapshot(2, back, task, job))) == leave, (job.display_id, tasks, start)

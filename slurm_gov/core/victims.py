@@ -67,7 +67,7 @@ class Victim:
 @dataclass(frozen=True, slots=True)
 class Preemptor:
     """The waiting job that looks for victims. ``amounts`` is per resource; ``contested`` are the resources
-    that somebody must give up for it. ``job`` is its id, if nobody is to leave twice for it, else 0; ``left`` is when
+    that somebody must give up for it. ``job`` is its id: nobody leaves twice for it (0: any may); ``left`` is when
     it was last told to leave itself, if it ever was. ``started``: of an array, when the last of its tasks did.
     """
 
